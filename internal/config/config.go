@@ -1,0 +1,215 @@
+// Package config owns the settings: their names, defaults, where they come from (file, environment, flags) and what each may be.
+//
+// It promises that a wrong setting is named together with what it may be. It never prints a secret.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Config is every setting of every command. The koanf tag is the setting's name in the YAML file; the environment name is
+// EXACTLY_ and the path in capitals with underscores (kafka.session_timeout: EXACTLY_KAFKA_SESSION_TIMEOUT).
+type Config struct {
+	Group       string        `koanf:"group"`         // consumer group, and prefix of every transactional.id
+	Start       string        `koanf:"start"`         // first start of a source: earliest, latest or an RFC 3339 time
+	LeaveOnStop bool          `koanf:"leave_on_stop"` // leave the group for good on SIGTERM; false if a restart under the same worker id is meant
+	StopTimeout time.Duration `koanf:"stop_timeout"`  // how long SIGTERM may take before the worker gives up finishing
+	Worker      Worker        `koanf:"worker"`
+	Topics      Topics        `koanf:"topics"`
+	Kafka       Kafka         `koanf:"kafka"`
+	Postgres    Postgres      `koanf:"postgres"`
+	Registry    Registry      `koanf:"registry"`
+	Geo         Geo           `koanf:"geo"`
+	Batch       Batch         `koanf:"batch"`
+	HTTP        HTTP          `koanf:"http"`
+	Log         Log           `koanf:"log"`
+}
+
+// Worker names this process to the group.
+type Worker struct {
+	ID string `koanf:"id"` // group.instance.id and part of the transactional.id; unique per running worker
+}
+
+// Topics are the topics' names and the shape `setup` gives those that do not exist yet.
+type Topics struct {
+	Input       string `koanf:"input"`
+	Output      string `koanf:"output"`
+	DLQ         string `koanf:"dlq"`
+	Partitions  int    `koanf:"partitions"`
+	Replication int    `koanf:"replication"` // 0: three, or as many as there are brokers if fewer
+}
+
+// Kafka is how to reach the brokers, and the timeouts that decide how fast a dead worker is noticed.
+type Kafka struct {
+	Brokers            string        `koanf:"brokers"`             // host:port, comma separated
+	SessionTimeout     time.Duration `koanf:"session_timeout"`     // a silent worker loses its partitions after this
+	HeartbeatInterval  time.Duration `koanf:"heartbeat_interval"`  // 0: a third of the session timeout, at most 3s
+	TransactionTimeout time.Duration `koanf:"transaction_timeout"` // 0: the session timeout; never longer than it
+	StableTimeout      time.Duration `koanf:"stable_timeout"`      // how long a group offset may stay unstable before its last owner is fenced
+	FetchMaxBytes      int           `koanf:"fetch_max_bytes"`     // bytes prefetched by the consumer
+	Debug              string        `koanf:"debug"`               // librdkafka debug contexts
+}
+
+// Postgres is how to reach the database.
+type Postgres struct {
+	DSN         string        `koanf:"dsn"`          // secret: printed without its password
+	LockTimeout time.Duration `koanf:"lock_timeout"` // how long a claim waits for a row before it ends the backend that holds it
+	IdleTimeout time.Duration `koanf:"idle_timeout"` // idle_in_transaction_session_timeout; 0: half the session timeout
+}
+
+// Registry is how to reach the schema registry (Confluent API).
+type Registry struct {
+	URL string `koanf:"url"`
+}
+
+// Geo names the country database.
+type Geo struct {
+	Database string `koanf:"database"` // path of a GeoLite2-Country file; empty: the one built in
+}
+
+// Batch bounds what one capture takes and what may wait between capture and publish.
+type Batch struct {
+	MaxRecords   int `koanf:"max_records"`   // records in one capture
+	MaxBytes     int `koanf:"max_bytes"`     // input bytes in one capture
+	MaxInFlight  int `koanf:"max_in_flight"` // bytes captured and not yet published
+	DrainRecords int `koanf:"drain_records"` // outbox rows in one transaction of a drain
+}
+
+// HTTP is the listener for metrics and health.
+type HTTP struct {
+	Addr string `koanf:"addr"` // empty: no listener
+}
+
+// Log shapes what is written to standard error.
+type Log struct {
+	Level  string `koanf:"level"`  // debug, info, warn, error
+	Format string `koanf:"format"` // console, json
+}
+
+// Defaults are the settings nobody has to think about on a development stack.
+func Defaults() Config {
+	host, _ := os.Hostname()
+	return Config{
+		Group: "exactly", Start: "earliest", LeaveOnStop: true, StopTimeout: 8 * time.Second,
+		Worker:   Worker{ID: strings.ToLower(host)},
+		Topics:   Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Partitions: 12},
+		Kafka:    Kafka{Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 16 << 20},
+		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second},
+		Registry: Registry{URL: "http://127.0.0.1:8081"},
+		Batch:    Batch{MaxRecords: 20_000, MaxBytes: 16 << 20, MaxInFlight: 48 << 20, DrainRecords: 10_000},
+		HTTP:     HTTP{Addr: "127.0.0.1:8000"},
+		Log:      Log{Level: "info", Format: "console"},
+	}
+}
+
+var name = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
+
+// Validate returns every setting that is wrong, joined, each with its name and what it may be.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(setting, format string, a ...any) {
+		errs = append(errs, fmt.Errorf("%s (%s): %s", setting, EnvName(setting), fmt.Sprintf(format, a...)))
+	}
+	for _, n := range []struct{ setting, value string }{
+		{"group", c.Group}, {"worker.id", c.Worker.ID}, {"topics.input", c.Topics.Input}, {"topics.output", c.Topics.Output}, {"topics.dlq", c.Topics.DLQ},
+	} {
+		if !name.MatchString(n.value) {
+			bad(n.setting, "%q must be 1 to 200 letters, digits, dots, underscores or hyphens", n.value)
+		}
+	}
+	if _, err := c.StartTime(); err != nil {
+		bad("start", "%q must be earliest, latest or an RFC 3339 time such as 2026-01-31T00:00:00Z", c.Start)
+	}
+	for _, b := range strings.Split(c.Kafka.Brokers, ",") {
+		if _, _, err := net.SplitHostPort(strings.TrimSpace(b)); err != nil {
+			bad("kafka.brokers", "%q must be host:port, several separated by commas", c.Kafka.Brokers)
+			break
+		}
+	}
+	if c.Kafka.SessionTimeout < time.Second || c.Kafka.SessionTimeout > 30*time.Minute {
+		bad("kafka.session_timeout", "%v must be from 1s to 30m", c.Kafka.SessionTimeout)
+	}
+	if t := c.Kafka.TransactionTimeout; t != 0 && (t < time.Second || t > c.Kafka.SessionTimeout) {
+		bad("kafka.transaction_timeout", "%v must be from 1s to the session timeout (%v)", t, c.Kafka.SessionTimeout)
+	}
+	if h := c.Kafka.HeartbeatInterval; h != 0 && (h < 50*time.Millisecond || h > c.Kafka.SessionTimeout/2) {
+		bad("kafka.heartbeat_interval", "%v must be from 50ms to half the session timeout (%v)", h, c.Kafka.SessionTimeout)
+	}
+	if c.Kafka.StableTimeout < 50*time.Millisecond || c.Kafka.StableTimeout > c.Kafka.SessionTimeout {
+		bad("kafka.stable_timeout", "%v must be from 50ms to the session timeout (%v)", c.Kafka.StableTimeout, c.Kafka.SessionTimeout)
+	}
+	if c.Kafka.FetchMaxBytes < 64<<10 || c.Kafka.FetchMaxBytes > 1<<30 {
+		bad("kafka.fetch_max_bytes", "%d must be from 65536 to 1073741824", c.Kafka.FetchMaxBytes)
+	}
+	if u, err := url.Parse(c.Postgres.DSN); c.Postgres.DSN == "" || (strings.Contains(c.Postgres.DSN, "://") && (err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql"))) {
+		bad("postgres.dsn", "must be postgres://user:password@host:port/database or key=value pairs")
+	}
+	if c.Postgres.LockTimeout < 50*time.Millisecond || c.Postgres.LockTimeout > c.Kafka.SessionTimeout {
+		bad("postgres.lock_timeout", "%v must be from 50ms to the session timeout (%v)", c.Postgres.LockTimeout, c.Kafka.SessionTimeout)
+	}
+	if c.Postgres.IdleTimeout < 0 || c.Postgres.IdleTimeout > c.Kafka.SessionTimeout {
+		bad("postgres.idle_timeout", "%v must be at most the session timeout (%v)", c.Postgres.IdleTimeout, c.Kafka.SessionTimeout)
+	}
+	if u, err := url.Parse(c.Registry.URL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		bad("registry.url", "%q must be http://host:port or https://host:port", redactURL(c.Registry.URL))
+	}
+	if c.Topics.Partitions < 1 || c.Topics.Partitions > 10_000 {
+		bad("topics.partitions", "%d must be from 1 to 10000", c.Topics.Partitions)
+	}
+	if c.Topics.Replication < 0 || c.Topics.Replication > 9 {
+		bad("topics.replication", "%d must be from 0 (chosen for you) to 9", c.Topics.Replication)
+	}
+	for _, n := range []struct {
+		setting   string
+		v, lo, hi int
+	}{
+		{"batch.max_records", c.Batch.MaxRecords, 1, 1_000_000}, {"batch.max_bytes", c.Batch.MaxBytes, 1 << 10, 1 << 30},
+		{"batch.max_in_flight", c.Batch.MaxInFlight, 1 << 10, 1 << 31}, {"batch.drain_records", c.Batch.DrainRecords, 1, 1_000_000},
+	} {
+		if n.v < n.lo || n.v > n.hi {
+			bad(n.setting, "%d must be from %d to %d", n.v, n.lo, n.hi)
+		}
+	}
+	if c.HTTP.Addr != "" {
+		if _, _, err := net.SplitHostPort(c.HTTP.Addr); err != nil {
+			bad("http.addr", "%q must be host:port, or empty for none", c.HTTP.Addr)
+		}
+	}
+	if c.StopTimeout < time.Second || c.StopTimeout > 5*time.Minute {
+		bad("stop_timeout", "%v must be from 1s to 5m", c.StopTimeout)
+	}
+	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
+		bad("log.level", "%q must be debug, info, warn or error", c.Log.Level)
+	}
+	if !oneOf(c.Log.Format, "console", "json") {
+		bad("log.format", "%q must be console or json", c.Log.Format)
+	}
+	return errors.Join(errs...)
+}
+
+// StartTime is the first start as a time: zero for earliest and latest.
+func (c *Config) StartTime() (time.Time, error) {
+	if oneOf(c.Start, "earliest", "latest") {
+		return time.Time{}, nil
+	}
+	return time.Parse(time.RFC3339, c.Start)
+}
+
+// TransactionalID is the id of a worker's transactional producer: one per worker (KIP-447), the same for each of its incarnations.
+func (c *Config) TransactionalID(worker string) string { return c.Group + "-" + worker }
+
+func oneOf(s string, of ...string) bool {
+	for _, o := range of {
+		if s == o {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,26 @@
+package tmpdeps
+
+import (
+	_ "github.com/cenkalti/backoff/v5"
+	_ "github.com/cockroachdb/datadriven"
+	_ "github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	_ "github.com/fergusstrange/embedded-postgres"
+	_ "github.com/google/uuid"
+	_ "github.com/hamba/avro/v2"
+	_ "github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/maxmind/mmdbwriter"
+	_ "github.com/oschwald/geoip2-golang/v2"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/spf13/cobra"
+	_ "github.com/stretchr/testify/require"
+	_ "github.com/twmb/franz-go/pkg/kadm"
+	_ "github.com/twmb/franz-go/pkg/kfake"
+	_ "github.com/twmb/franz-go/pkg/kgo"
+	_ "github.com/twmb/franz-go/pkg/sr"
+	_ "github.com/twmb/franz-go/pkg/sr/srfake"
+	_ "go.uber.org/goleak"
+	_ "go.uber.org/zap"
+	_ "golang.org/x/sync/errgroup"
+)
