@@ -1,0 +1,10 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// commands lists every command, in the order of help.
+func commands(g *globals) []*cobra.Command {
+	return []*cobra.Command{
+		newConfig(g),
+	}
+}

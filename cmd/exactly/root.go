@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exactly-pipeline/exactly/internal/config"
+)
+
+// version is set by the build (-ldflags "-X main.version=…").
+var version = "dev"
+
+// globals are the flags every command has.
+type globals struct {
+	configFile string
+	json       bool
+	set        []string
+}
+
+func newRoot() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:   "exactly",
+		Short: "Clicks from a Kafka topic into Postgres and another topic, each exactly once, with proof",
+		Long: `exactly reads clicks from a Kafka topic, enriches them, and lands each of them in Postgres and in another topic:
+once, never twice, never not at all, whatever is killed and whenever; exactly audit proves it afterwards.
+
+Every setting can stand in a YAML file (--config), in the environment (EXACTLY_KAFKA_BROKERS, EXACTLY_POSTGRES_DSN, …)
+or on the command line (--set kafka.brokers=…); flags win over the environment, the environment over the file.
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found something.`,
+		Example:       "  exactly demo\n  exactly setup && exactly run",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().StringVar(&g.configFile, "config", "", "settings `FILE` (YAML)")
+	root.PersistentFlags().BoolVar(&g.json, "json", false, "print data as JSON")
+	root.PersistentFlags().StringArrayVar(&g.set, "set", nil, "a setting, as `NAME=VALUE` (repeatable); wins over the environment and the file")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.AddCommand(commands(g)...)
+	for _, c := range root.Commands() {
+		wrapArgs(c)
+	}
+	return root
+}
+
+// wrapArgs makes wrong arguments exit with 2, as contract.md promises, for a command and those below it.
+func wrapArgs(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		check = cobra.NoArgs
+		if c.HasSubCommands() {
+			check = cobra.ArbitraryArgs
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usageError(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
+				}
+				return cmd.Help()
+			}
+		}
+	}
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError(err)
+		}
+		return nil
+	}
+	for _, sub := range c.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+// load reads the settings; what is wrong with them is a usage error.
+func (g *globals) load() (config.Config, error) {
+	flags := map[string]string{}
+	for _, kv := range g.set {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok {
+			return config.Config{}, usageError(fmt.Errorf("--set %q: must be NAME=VALUE", kv))
+		}
+		known := false
+		for _, n := range config.Names() {
+			known = known || n == name
+		}
+		if !known {
+			return config.Config{}, usageError(fmt.Errorf("--set %s: unknown setting; known are %s", name, strings.Join(config.Names(), ", ")))
+		}
+		flags[name] = value
+	}
+	c, err := config.Load(g.configFile, config.Environ(), flags)
+	if err != nil {
+		return c, usageError(err)
+	}
+	return c, nil
+}
+
+// printJSON writes v as one indented JSON document.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
