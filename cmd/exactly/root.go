@@ -42,9 +42,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found 
 	root.PersistentFlags().StringArrayVar(&g.set, "set", nil, "a setting, as `NAME=VALUE` (repeatable); wins over the environment and the file")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(commands(g)...)
-	for _, c := range root.Commands() {
-		wrapArgs(c)
-	}
+	wrapArgs(root)
 	return root
 }
 
