@@ -5,6 +5,11 @@ import "github.com/spf13/cobra"
 // commands lists every command, in the order of help.
 func commands(g *globals) []*cobra.Command {
 	return []*cobra.Command{
+		newDev(g),
+		newSetup(g),
+		newMigrate(g),
+		newRun(g),
 		newConfig(g),
+		newGenerate(g),
 	}
 }

@@ -1,0 +1,180 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// entry is one row of offset_ledger, in the order of its canonical encoding.
+type entry struct {
+	partition                             int32
+	seq                                   int64
+	kind                                  string
+	from, to, records, rows, dead, events int64
+	digest, prev, hash                    []byte
+	epoch                                 int64
+	worker, why                           string
+	at                                    time.Time
+}
+
+// canonicalHash is SHA-256 over the fields in order: integers as 8 bytes big-endian, strings and bytes behind their length as such an
+// integer, the time in microseconds since the Unix epoch. Written here once more on purpose: the writer's code is what is checked.
+func (e *entry) canonicalHash(source int16) [32]byte {
+	b := make([]byte, 0, 256)
+	num := func(vs ...int64) {
+		for _, v := range vs {
+			b = binary.BigEndian.AppendUint64(b, uint64(v))
+		}
+	}
+	str := func(v []byte) { num(int64(len(v))); b = append(b, v...) }
+	num(int64(source), int64(e.partition), e.seq)
+	str([]byte(e.kind))
+	num(e.from, e.to, e.records, e.rows, e.dead, e.events)
+	str(e.digest)
+	str(e.prev)
+	num(e.epoch)
+	str([]byte(e.worker))
+	str([]byte(e.why))
+	num(e.at.UnixMicro())
+	return sha256.Sum256(b)
+}
+
+// chain is how far one partition's ledger has been checked.
+type chain struct {
+	seq  int64
+	hash []byte
+	next int64 // offset the next entry must begin at
+}
+
+// readLedger checks the chain entry by entry and keeps what the end needs of each. It comes before the input: it says where to begin.
+func (r *run) readLedger(ctx context.Context) error {
+	chains := map[int32]*chain{}
+	rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events, digest, prev_hash, hash,
+		epoch, worker, why, committed_at FROM offset_ledger WHERE source_id = $1 ORDER BY source_partition, seq`, r.source)
+	var e entry
+	_, err := pgx.ForEachRow(rows, []any{&e.partition, &e.seq, &e.kind, &e.from, &e.to, &e.records, &e.rows, &e.dead, &e.events, &e.digest, &e.prev, &e.hash,
+		&e.epoch, &e.worker, &e.why, &e.at}, func() error {
+		if !r.wants(e.partition) {
+			return nil
+		}
+		c := chains[e.partition]
+		if c == nil {
+			c = &chain{next: -1}
+			chains[e.partition] = c
+		}
+		r.ledgerEntry(c, &e)
+		r.tell(1)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("offset_ledger: %w", err)
+	}
+	for _, p := range r.sorted() {
+		c := chains[p.id]
+		if c == nil {
+			c = &chain{next: -1}
+		}
+		if c.next < 0 && p.stored > 0 {
+			r.ledgerFound(LedgerGap, p.id, 0, "no entry at all, but the stored offset is %d", p.stored)
+		}
+		if c.next >= 0 && c.next != p.stored {
+			r.ledgerFound(LedgerGap, p.id, c.seq, "the entries end at offset %d, the stored offset is %d", c.next, p.stored)
+		}
+		if c.seq != p.seq {
+			r.ledgerFound(LedgerChain, p.id, c.seq, "the last entry is seq %d, partition_offsets.ledger_seq says %d", c.seq, p.seq)
+		}
+		if !bytes.Equal(c.hash, p.head) {
+			r.ledgerFound(LedgerChain, p.id, c.seq, "the last entry's hash is not partition_offsets.ledger_head")
+		}
+	}
+	return nil
+}
+
+func (r *run) ledgerFound(class Class, partition int32, seq int64, format string, a ...any) {
+	r.findings.add(Finding{Class: class, Sink: Ledger, Partition: partition, Offset: -1, Seq: seq, Says: fmt.Sprintf("ledger: "+format, a...)})
+}
+
+func (r *run) ledgerEntry(c *chain, e *entry) {
+	p := r.part(e.partition)
+	p.stat.Ledger++
+	bad := func(class Class, format string, a ...any) { r.ledgerFound(class, e.partition, e.seq, format, a...) }
+	if e.seq != c.seq+1 {
+		bad(LedgerGap, "seq %d comes after %d", e.seq, c.seq)
+	}
+	if !bytes.Equal(e.prev, c.hash) {
+		bad(LedgerChain, "seq %d: prev_hash is not the hash of the entry before", e.seq)
+	}
+	if want := e.canonicalHash(r.source); len(e.hash) == 0 {
+		bad(LedgerChain, "seq %d has no hash", e.seq)
+	} else if !bytes.Equal(e.hash, want[:]) {
+		bad(LedgerChain, "seq %d: its fields do not make its hash: it was changed after it was written", e.seq)
+	}
+	first := c.next < 0
+	c.seq, c.hash = e.seq, append(c.hash[:0:0], e.hash...)
+	switch e.kind {
+	case "start":
+		if !first {
+			bad(LedgerGap, "seq %d: started once more", e.seq)
+		}
+		if e.from != e.to || e.from < 0 {
+			bad(LedgerGap, "seq %d: a start with the range [%d,%d)", e.seq, e.from, e.to)
+		}
+		if first {
+			p.begin = max(0, e.to)
+		}
+		c.next = max(c.next, e.to)
+		return
+	case "restore": // about the group offset: no input is read
+		if first {
+			c.next = 0
+		}
+		return
+	case "capture", "accept_loss":
+	default:
+		bad(LedgerGap, "seq %d is of a kind this audit does not know: %q", e.seq, e.kind)
+	}
+	if first && e.seq == 1 {
+		c.next = 0 // without a start, a partition begins at the topic's beginning
+	}
+	if e.from != c.next || e.to <= e.from {
+		bad(LedgerGap, "seq %d covers [%d,%d), the entries before it end at %d", e.seq, e.from, e.to, c.next)
+	}
+	p.spans = append(p.spans, span{e.seq, e.from, e.to, e.records, e.rows, e.dead, e.events, e.kind == "accept_loss"})
+	c.next = e.to
+}
+
+// ledgerCounts holds each entry's counts against what is there in its range.
+func (r *run) ledgerCounts(p *partition) {
+	for _, s := range p.spans {
+		if s.lost || s.from < p.from || s.to > p.base+int64(len(p.cells)) || s.to < s.from {
+			continue // out of reach, or reported already
+		}
+		var records, rows, dead, messages int64
+		prunedSome := false
+		for i := s.from; i < s.to; i++ {
+			c := &p.cells[i-p.base]
+			if c.has(inInput) {
+				records++
+			}
+			rows += int64(c.rows)
+			dead += int64(c.dead)
+			messages += int64(c.outbox)
+			prunedSome = prunedSome || c.has(pruned)
+		}
+		for _, n := range []struct {
+			what          string
+			says, counted int64
+			skip          bool
+		}{{"records", s.records, records, false}, {"rows", s.rows, rows, false}, {"dead letters", s.dead, dead, false}, {"outbox messages", s.events, messages, prunedSome}} {
+			if n.says != n.counted && !n.skip {
+				r.ledgerFound(LedgerGap, p.id, s.seq, "seq %d says %d %s in [%d,%d), there are %d", s.seq, n.says, n.what, s.from, s.to, n.counted)
+			}
+		}
+	}
+}

@@ -1,0 +1,462 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+
+	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/ledger"
+	"github.com/exactly-pipeline/exactly/migrations"
+	"github.com/exactly-pipeline/exactly/outbox"
+	"github.com/exactly-pipeline/exactly/schema"
+)
+
+// shared is one broker, registry and Postgres for all tests; each test has its own schema, topics and group on them.
+var shared *stack.Stack
+
+func TestMain(m *testing.M) {
+	code := func() (code int) {
+		dir, err := os.MkdirTemp("", "audit")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		shared, err = stack.Start(context.Background(), stack.Options{Dir: dir, NoSyncKafka: true, NoSyncPostgres: true})
+		if err != nil {
+			panic(err)
+		}
+		code = m.Run()
+		if err := shared.Stop(); err != nil {
+			panic(err)
+		}
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		return code
+	}()
+	os.Exit(code)
+}
+
+var serial atomic.Int32
+
+const geoBuild = "2026-01-01"
+
+var day1, day2 = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// inputRec is a committed input record. click is nil where it can't be decoded.
+type inputRec struct {
+	part       int32
+	offset     int64
+	key, value []byte
+	click      *schema.Click
+}
+
+type rowRec struct {
+	source  int16
+	part    int32
+	offset  int64
+	click   schema.Click
+	country string
+	geo     string
+	at      time.Time
+}
+
+type deadRec struct {
+	part       int32
+	offset     int64
+	key, value []byte
+	at         time.Time
+}
+
+type message struct {
+	part int32 // source partition
+	outbox.Message
+	at time.Time
+}
+
+type offsetsRow struct {
+	next, floor, seq int64
+	head             []byte
+}
+
+// world is a consistent state of both stores, as a worker would have left it. A damage changes it before it is stored, or what is
+// stored after.
+//
+// Input partition 0: clicks at 0 1 2, marker 3, an aborted transaction at 4 5, marker 6, clicks at 7 9 10 and garbage at 8, marker 11.
+// Partition 1: clicks at 0 1 2 4 5 and garbage at 3, written without a transaction.
+type world struct {
+	t      testing.TB
+	ctx    context.Context
+	opts   Options
+	cl     *kgo.Client
+	adm    *kadm.Client
+	db     *pgx.Conn
+	clicks *schema.ClickEncoder
+	events *schema.EnrichedEncoder
+
+	input   []inputRec
+	rows    []rowRec
+	dead    []deadRec
+	outbox  []message
+	ledger  []ledger.Entry
+	offsets map[int32]*offsetsRow
+	publish [][]message // one committed transaction each
+	group   map[int32]int64
+}
+
+func newWorld(t testing.TB) *world {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	n := serial.Add(1)
+	w := &world{t: t, ctx: ctx, offsets: map[int32]*offsetsRow{}, group: map[int32]int64{}}
+	admin, err := pgx.Connect(ctx, shared.DSN())
+	require.NoError(t, err)
+	_, err = admin.Exec(ctx, fmt.Sprintf(`CREATE SCHEMA audit_%d`, n)) // a schema is as good as a database of its own, and cheaper
+	require.NoError(t, err)
+	require.NoError(t, admin.Close(ctx))
+	dsn := inSchema(shared.DSN(), fmt.Sprintf("audit_%d", n))
+	_, err = migrations.Up(ctx, dsn)
+	require.NoError(t, err)
+	w.opts = Options{
+		Brokers: []string{shared.Brokers()}, DSN: dsn, RegistryURL: shared.RegistryURL(), Group: fmt.Sprintf("g%d", n),
+		Input: fmt.Sprintf("in%d", n), Output: fmt.Sprintf("out%d", n), DLQ: fmt.Sprintf("dlq%d", n),
+	}
+	w.db, err = pgx.Connect(ctx, dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = w.db.Close(context.Background()) })
+	w.cl = w.client()
+	w.adm = kadm.NewClient(w.cl)
+	created, err := w.adm.CreateTopics(ctx, 2, 1, nil, w.opts.Input, w.opts.Output, w.opts.DLQ)
+	require.NoError(t, err)
+	require.NoError(t, created.Error())
+	reg, err := schema.NewRegistry(shared.RegistryURL())
+	require.NoError(t, err)
+	t.Cleanup(reg.Close)
+	id, _, err := reg.Register(ctx, "clicks-value", schema.ClickAvsc)
+	require.NoError(t, err)
+	w.clicks = schema.NewClickEncoder(id)
+	id, _, err = reg.Register(ctx, "enriched-value", schema.EnrichedClickAvsc)
+	require.NoError(t, err)
+	w.events = schema.NewEnrichedEncoder(id)
+	return w
+}
+
+func inSchema(dsn, name string) string {
+	sep := "?"
+	if strings.Contains(dsn, "?") {
+		sep = "&"
+	}
+	return dsn + sep + "search_path=" + name
+}
+
+func (w *world) client(opts ...kgo.Opt) *kgo.Client {
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(shared.Brokers()), kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)...)
+	require.NoError(w.t, err)
+	w.t.Cleanup(cl.Close)
+	return cl
+}
+
+// producer is a transactional one.
+func (w *world) producer() *kgo.Client {
+	return w.client(kgo.TransactionalID(fmt.Sprintf("txn%d", serial.Add(1))))
+}
+
+// transaction produces the records in one transaction and ends it.
+func (w *world) transaction(cl *kgo.Client, end kgo.TransactionEndTry, recs ...*kgo.Record) {
+	w.open(cl, recs...)
+	require.NoError(w.t, cl.EndTransaction(w.ctx, end))
+}
+
+// open leaves the transaction open.
+func (w *world) open(cl *kgo.Client, recs ...*kgo.Record) {
+	require.NoError(w.t, cl.BeginTransaction())
+	require.NoError(w.t, cl.ProduceSync(w.ctx, recs...).FirstErr())
+}
+
+// click is the n-th click; every field is its own.
+func (w *world) click(n int64) *schema.Click {
+	ip := fmt.Sprintf("192.0.2.%d", n%250+1)
+	if n%3 == 0 {
+		ip = fmt.Sprintf("2001:db8::%x", n+1)
+	}
+	return &schema.Click{UserID: n + 1, SessionID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n), TimestampMs: 1_767_225_600_000 + n, URL: fmt.Sprintf("https://example.com/%d", n), IP: ip}
+}
+
+func (w *world) inputRecord(part int32, n int64, c *schema.Click) *kgo.Record {
+	r := &kgo.Record{Topic: w.opts.Input, Partition: part, Key: fmt.Append(nil, n+1), Value: []byte{0, 1}}
+	if c != nil {
+		r.Value = w.clicks.Append(nil, c)
+	}
+	return r
+}
+
+// consistent makes the state described at world: everything captured, everything published.
+func consistent(t testing.TB) *world {
+	w := newWorld(t)
+	add := func(recs ...inputRec) (out []*kgo.Record) {
+		for _, r := range recs {
+			out = append(out, w.inputRecord(r.part, r.part0n(), r.click))
+		}
+		w.input = append(w.input, recs...)
+		return out
+	}
+	in := func(part int32, offset int64, good bool) inputRec {
+		r := inputRec{part: part, offset: offset}
+		if good {
+			r.click = w.click(r.part0n())
+		}
+		return r
+	}
+	p := w.producer()
+	w.transaction(p, kgo.TryCommit, add(in(0, 0, true), in(0, 1, true), in(0, 2, true))...)
+	w.transaction(p, kgo.TryAbort, w.inputRecord(0, 4, w.click(4)), w.inputRecord(0, 5, w.click(5)))
+	w.transaction(p, kgo.TryCommit, add(in(0, 7, true), in(0, 8, false), in(0, 9, true), in(0, 10, true))...)
+	recs := add(in(1, 0, true), in(1, 1, true), in(1, 2, true), in(1, 3, false), in(1, 4, true), in(1, 5, true))
+	require.NoError(t, w.cl.ProduceSync(w.ctx, recs...).FirstErr())
+	for i := range w.input {
+		r := w.inputRecord(w.input[i].part, w.input[i].part0n(), w.input[i].click)
+		w.input[i].key, w.input[i].value = r.Key, r.Value
+		w.capture(&w.input[i])
+	}
+	w.publish = [][]message{w.messages(0, 0, 3), w.messages(1, 0, 3), append(w.messages(0, 3, 99), w.messages(1, 3, 99)...)}
+	w.entries(0, 0, 3, 9, 11)
+	w.entries(1, 0, 6)
+	w.group = map[int32]int64{0: 11, 1: 6}
+	return w
+}
+
+func (r *inputRec) part0n() int64 { return r.offset + int64(r.part)*100 }
+
+// capture is what a worker makes of an input record.
+func (w *world) capture(r *inputRec) {
+	at := day1
+	if r.part == 1 || r.offset >= 9 {
+		at = day2
+	}
+	m := message{part: r.part, at: at}
+	m.SourceOffset, m.Partition, m.TimestampMs, m.Key = r.offset, r.part, 1_767_225_600_000+r.offset, slices.Clone(r.key)
+	src := outbox.Header{Key: "exactly-source", Value: fmt.Appendf(nil, "%s/%d/%d", w.opts.Input, r.part, r.offset)}
+	if r.click == nil {
+		w.dead = append(w.dead, deadRec{r.part, r.offset, slices.Clone(r.key), slices.Clone(r.value), at})
+		m.Topic, m.Value, m.Headers = w.opts.DLQ, slices.Clone(r.value), []outbox.Header{{Key: "null", Value: nil}, src, {Key: "exactly-error-class", Value: []byte("decode")}}
+	} else {
+		w.rows = append(w.rows, rowRec{1, r.part, r.offset, *r.click, "DE", geoBuild, at})
+		m.Topic, m.Value = w.opts.Output, w.events.Append(nil, &schema.EnrichedClick{Click: *r.click, Country: "DE"})
+		m.Headers = []outbox.Header{src, {Key: "exactly-geo", Value: []byte(geoBuild)}, {Key: "traceparent", Value: []byte("00-1-2-01")}}
+	}
+	w.outbox = append(w.outbox, m)
+}
+
+// messages are deep copies of the outbox's: what is published must be damaged without damaging what is stored.
+func (w *world) messages(part int32, from, to int64) (out []message) {
+	for _, m := range w.outbox {
+		if m.part == part && m.SourceOffset >= from && m.SourceOffset < to {
+			m.Key, m.Value, m.Headers = slices.Clone(m.Key), slices.Clone(m.Value), slices.Clone(m.Headers)
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// entries writes the ledger of one partition: a start, then captures that end at each of ends.
+func (w *world) entries(part int32, start int64, ends ...int64) {
+	e := ledger.Entry{SourceID: 1, Partition: part, Seq: 1, Kind: ledger.Start, From: start, To: start, Worker: "w", Why: "earliest", CommittedAt: day1}
+	w.ledger = append(w.ledger, e)
+	for i, end := range ends {
+		e = ledger.Entry{SourceID: 1, Partition: part, Seq: int64(i) + 2, Kind: ledger.Capture, From: e.To, To: end, Epoch: 1, Worker: "w", CommittedAt: day1.Add(1234567 * time.Microsecond), Digest: []byte{1}}
+		for _, r := range w.input {
+			if r.part == part && r.offset >= e.From && r.offset < e.To {
+				e.Records++
+				e.Events++
+				if r.click != nil {
+					e.Rows++
+				} else {
+					e.DeadLetters++
+				}
+			}
+		}
+		w.ledger = append(w.ledger, e)
+	}
+	w.offsets[part] = &offsetsRow{next: e.To}
+	w.seal()
+}
+
+// seal makes the chain true again.
+func (w *world) seal() {
+	heads := map[int32][]byte{}
+	for i := range w.ledger {
+		e := &w.ledger[i]
+		e.PrevHash = heads[e.Partition]
+		heads[e.Partition] = e.Hash()
+		w.offsets[e.Partition].seq, w.offsets[e.Partition].head = e.Seq, heads[e.Partition]
+	}
+}
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	tag, err := w.db.Exec(w.ctx, sql, args...)
+	require.NoError(w.t, err)
+	require.False(w.t, (tag.Update() || tag.Delete() || tag.Insert()) && tag.RowsAffected() == 0, "a damage that did nothing: %s", sql)
+}
+
+// store writes the world to both stores. hash is what each ledger entry's hash column gets.
+func (w *world) store(hash func(*ledger.Entry) []byte) {
+	_, err := w.db.Exec(w.ctx, `SELECT exactly_make_time_partitions('2026-01-01', '2026-01-02')`)
+	require.NoError(w.t, err)
+	topics, err := w.adm.ListTopics(w.ctx, w.opts.Input)
+	require.NoError(w.t, err)
+	w.exec(`INSERT INTO sources (topic, topic_id, cluster_id, group_id, outputs) VALUES ($1, $2, '', $3, '{}')`, w.opts.Input, [16]byte(topics[w.opts.Input].ID), w.opts.Group)
+	for p, o := range w.offsets {
+		w.exec(`INSERT INTO partition_offsets (source_id, source_partition, next_offset, published_at_least, ledger_seq, ledger_head) VALUES (1, $1, $2, $3, $4, $5)`,
+			p, o.next, o.floor, o.seq, notNull(o.head))
+	}
+	b := &pgx.Batch{}
+	for i := range w.ledger {
+		e := &w.ledger[i]
+		queueEntry(b, e, hash(e))
+	}
+	for i := range w.rows {
+		queueRow(b, &w.rows[i])
+	}
+	for i := range w.outbox {
+		queueMessage(b, &w.outbox[i])
+	}
+	for _, d := range w.dead {
+		b.Queue(`INSERT INTO dead_letters (source_id, source_partition, source_offset, error_class, error_stage, error_message, key, value, headers, created_at)
+			VALUES (1, $1, $2, 'decode', 'decode', '', $3, $4, $5, $6)`, d.part, d.offset, d.key, d.value, outbox.AppendHeaders(nil, nil), d.at)
+	}
+	require.NoError(w.t, w.db.SendBatch(w.ctx, b).Close())
+	p := w.producer()
+	for _, txn := range w.publish {
+		if len(txn) > 0 {
+			w.transaction(p, kgo.TryCommit, records(txn)...)
+		}
+	}
+	w.commitGroup(w.group)
+}
+
+func queueEntry(b *pgx.Batch, e *ledger.Entry, hash []byte) {
+	b.Queue(`INSERT INTO offset_ledger VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)`, e.SourceID, e.Partition, e.Seq, string(e.Kind), e.From, e.To,
+		e.Records, e.Rows, e.DeadLetters, e.Events, notNull(e.Digest), notNull(e.PrevHash), notNull(hash), e.Epoch, e.Worker, e.Why, e.CommittedAt)
+}
+
+func queueRow(b *pgx.Batch, r *rowRec) {
+	b.Queue(`INSERT INTO enriched_clicks VALUES ($1,$2,$3,$4,$5,$6,$7,$8::text::inet,$9,$10,$11)`, r.source, r.part, r.offset, r.click.UserID, r.click.SessionID,
+		time.UnixMilli(r.click.TimestampMs), r.click.URL, r.click.IP, r.country, r.geo, r.at)
+}
+
+func queueMessage(b *pgx.Batch, m *message) {
+	b.Queue(`INSERT INTO outbox VALUES (1,$1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`, m.part, m.SourceOffset, m.Seq, m.Topic, m.Partition, m.TimestampMs, m.Key, m.Value,
+		outbox.AppendHeaders(nil, m.Headers), m.at)
+}
+
+func notNull(b []byte) []byte { return append([]byte{}, b...) }
+
+func records(ms []message) (out []*kgo.Record) {
+	for _, m := range ms {
+		r := &kgo.Record{Topic: m.Topic, Partition: m.Partition, Timestamp: time.UnixMilli(m.TimestampMs), Key: m.Key, Value: m.Value}
+		for _, h := range m.Headers {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func (w *world) commitGroup(at map[int32]int64) {
+	offsets := kadm.Offsets{}
+	for p, o := range at {
+		offsets.AddOffset(w.opts.Input, p, o, -1)
+	}
+	if len(offsets) > 0 {
+		require.NoError(w.t, w.adm.CommitAllOffsets(w.ctx, w.opts.Group, offsets))
+	}
+}
+
+// find is the place of what came from the coordinate.
+func find[T any](t testing.TB, of []T, is func(*T) bool) int {
+	for i := range of {
+		if is(&of[i]) {
+			return i
+		}
+	}
+	require.Fail(t, "the fixture has no such thing")
+	return -1
+}
+
+func (w *world) event(part int32, offset int64) *message {
+	for _, txn := range w.publish {
+		for i := range txn {
+			if txn[i].part == part && txn[i].SourceOffset == offset {
+				return &txn[i]
+			}
+		}
+	}
+	require.Fail(w.t, "the fixture has no such event")
+	return nil
+}
+
+func (w *world) msg(part int32, offset int64) *message {
+	return &w.outbox[find(w.t, w.outbox, func(m *message) bool { return m.part == part && m.SourceOffset == offset })]
+}
+
+func (w *world) row(part int32, offset int64) *rowRec {
+	return &w.rows[find(w.t, w.rows, func(r *rowRec) bool { return r.part == part && r.offset == offset })]
+}
+
+// unpublish takes an event out of what will be produced.
+func (w *world) unpublish(part int32, offset int64) message {
+	gone := *w.event(part, offset)
+	for i := range w.publish {
+		w.publish[i] = slices.DeleteFunc(w.publish[i], func(m message) bool { return m.part == part && m.SourceOffset == offset })
+	}
+	return gone
+}
+
+func ownHash(e *ledger.Entry) []byte { return e.Hash() }
+
+// said is the findings as "class sink coordinate", sorted.
+func said(rep *Report) []string {
+	out := []string{}
+	for _, f := range rep.Findings {
+		at := f.Coordinate()
+		if f.Partition < 0 {
+			at = "@" + fmt.Sprint(f.At.Partition)
+		}
+		out = append(out, fmt.Sprintf("%s %s %s", f.Class, f.Sink, at))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (w *world) audit() *Report {
+	w.t.Helper()
+	rep, err := Run(w.ctx, w.opts)
+	require.NoError(w.t, err)
+	for _, f := range rep.Findings { // no value of a click in a report
+		require.NotContains(w.t, f.Says, "example.com")
+		require.NotContains(w.t, f.Says, "192.0.2.")
+	}
+	return rep
+}
+
+func sentences(rep *Report) string {
+	var b strings.Builder
+	for _, f := range rep.Findings {
+		fmt.Fprintf(&b, "%s %s %s: %s\n", f.Class, f.Sink, f.Coordinate(), f.Says)
+	}
+	return b.String()
+}

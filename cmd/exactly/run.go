@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/pipeline"
+	"github.com/exactly-pipeline/exactly/internal/telemetry"
+)
+
+func newRun(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "run", Short: "Run one worker of the consumer group",
+		Long: `Runs one worker until SIGTERM: it then finishes what is captured, leaves the group for good (unless leave_on_stop is false)
+and exits with 0. A second signal exits at once; so may anything else, at any time: the next owner goes on where it stopped.`,
+		Example: "  EXACTLY_WORKER_ID=worker-1 exactly run",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.load()
+			if err != nil {
+				return err
+			}
+			log, err := telemetry.NewLogger(c.Log)
+			if err != nil {
+				return usageError(err)
+			}
+			defer log.Sync() //nolint:errcheck // a terminal cannot be synced
+			for _, n := range config.UnknownEnv(config.Environ()) {
+				log.Warn("this EXACTLY_ variable is no setting: misspelt?", zap.String("name", n))
+			}
+			ctx := cmd.Context()
+			m := telemetry.NewMetrics()
+			if c.HTTP.Addr != "" {
+				if err := m.Serve(ctx, c.HTTP.Addr); err != nil {
+					return err
+				}
+			}
+			go func() { // a stop must end, even if a broker does not answer: what is left is the next owner's
+				<-ctx.Done()
+				time.Sleep(c.StopTimeout + 1500*time.Millisecond)
+				fmt.Fprintln(os.Stderr, "exactly: stop timeout: what is captured and not yet published is left to the next owner")
+				os.Exit(0)
+			}()
+			return pipeline.Run(ctx, &c, version, m, log)
+		},
+	}
+}

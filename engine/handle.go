@@ -1,0 +1,163 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// handle takes one report. It is the only place where partitions change.
+func (w *Worker) handle(e any) {
+	switch e := e.(type) {
+	case evRebalance:
+		w.rebalance(e)
+	case evStep:
+		w.step(e.partition, e.e)
+	case evFailed:
+		w.failed(e.partition, e.life, e.err)
+	case evSourceError:
+		if s := w.parts[e.partition]; s != nil {
+			w.failed(e.partition, s.m.Life, e.err)
+		}
+	case evPrepared:
+		w.prepared(e.p)
+	case evCaptured:
+		w.captured(e)
+	case evPublished:
+		w.published(e)
+	case evGap:
+		w.gap(e)
+	case evStampOld:
+		w.stampStale = false
+	case evChecked:
+		if e.changed != "" {
+			for id, s := range w.parts {
+				w.step(id, Event{Kind: EvBroken, Life: s.m.Life, Why: e.changed})
+			}
+		}
+	case evFatal:
+		w.err = e.err
+	case func():
+		e()
+	}
+}
+
+// rebalance applies what the group has decided. The stamp is renewed here and nowhere else: it stands for what is owned now, and what
+// is no longer owned leaves the queue before the callback returns.
+func (w *Worker) rebalance(e evRebalance) {
+	w.stamp, w.stampStale = e.stamp, false
+	w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
+	if e.kind == EvAssigned {
+		for _, id := range e.partitions {
+			if w.parts[id] == nil {
+				w.parts[id] = &slot{m: NewPartition(id)}
+				w.parts[id].m.producerUp = w.producerUp
+			}
+			w.step(id, Event{Kind: EvAssigned})
+		}
+		close(e.done)
+		return
+	}
+	left := len(e.partitions)
+	if left == 0 {
+		close(e.done)
+		return
+	}
+	release := func() {
+		if left--; left == 0 {
+			close(e.done)
+		}
+	}
+	for _, id := range e.partitions {
+		s := w.parts[id]
+		if s == nil {
+			release()
+			continue
+		}
+		s.release = append(s.release, release)
+		w.step(id, Event{Kind: e.kind})
+	}
+}
+
+// step feeds one event to a partition's machine and does what it asks.
+func (w *Worker) step(partition int32, e Event) {
+	s := w.parts[partition]
+	if s == nil {
+		return
+	}
+	before := s.m.State
+	actions := s.m.Step(e)
+	if s.m.State != before {
+		w.obs.State(partition, s.m.State)
+		w.log.Debug("partition", zap.Int32("partition", partition), zap.String("event", string(e.Kind)),
+			zap.String("from", string(before)), zap.String("to", string(s.m.State)), zap.Uint64("life", s.m.Life))
+		if before == Consuming {
+			s.buf, w.buffered, s.bytes = nil, w.buffered-s.bytes, 0
+			w.poll.command(command{partition: partition})
+		}
+	}
+	for _, a := range actions {
+		w.do(s, a)
+	}
+}
+
+// failed: transient trouble. It is said once per partition and text, and the partition goes back to claim after a back-off.
+func (w *Worker) failed(partition int32, life uint64, err error) {
+	s := w.parts[partition]
+	if s == nil || s.m.Life != life {
+		return
+	}
+	if text := err.Error(); text != s.said {
+		s.said = text
+		w.log.Warn("trying again", zap.Int32("partition", partition), zap.String("state", string(s.m.State)), zap.Error(err))
+	}
+	w.step(partition, Event{Kind: EvFailed, Life: life})
+}
+
+// dropMemory sends every partition back to claim: what Postgres holds decides, not what we remember.
+func (w *Worker) dropMemory(err error) {
+	w.log.Warn("Postgres: the outcome of a capture is unknown, or the connection was lost: everything in memory is dropped and every partition claimed again", zap.Error(err))
+	for id, s := range w.parts {
+		if s.m.Epoch != 0 && s.m.State != Stopped {
+			w.step(id, Event{Kind: EvFailed, Life: s.m.Life})
+		}
+	}
+}
+
+// check looks whether topics were recreated underneath us.
+func (w *Worker) check() {
+	if w.stopping || len(w.parts) == 0 {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		changed, err := w.topicsChanged(ctx)
+		if err == nil { // away: the next look will tell
+			w.send(evChecked{changed})
+		}
+	}()
+}
+
+func (w *Worker) topicsChanged(ctx context.Context) (string, error) {
+	want, err := w.cfg.Store.TopicIDs(ctx)
+	if err != nil {
+		return "", err
+	}
+	have, err := w.cfg.Group.TopicIDs(ctx)
+	if err != nil {
+		return "", err
+	}
+	for topic, id := range want {
+		if have[topic] != id {
+			now := have[topic]
+			if now == "" {
+				now = "gone"
+			}
+			return "topic " + topic + " is not the one this source was set up with (topic id " + id + ", now " + now +
+				"): it was deleted or recreated, and its records with it; to go on with the new one: exactly setup --accept-recreated REASON", nil
+		}
+	}
+	return "", nil
+}

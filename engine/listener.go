@@ -1,0 +1,68 @@
+package engine
+
+// Messages to run, besides Event's own.
+type (
+	evRebalance struct {
+		kind       EventKind // assigned, revoked, lost
+		partitions []int32
+		stamp      Stamp
+		done       chan struct{} // closed when nothing of the partitions is left
+	}
+	evStep struct {
+		partition int32
+		e         Event
+	}
+	evFailed struct {
+		partition int32
+		life      uint64
+		err       error
+	}
+	evSourceError struct {
+		partition int32
+		err       error
+	}
+	evPrepared struct{ p prepared }
+	evCaptured struct {
+		batches []*Batch
+		seqs    []int64
+		err     error
+		took    int64 // nanoseconds
+	}
+	evPublished struct {
+		o    Outcome
+		err  error
+		took int64
+	}
+	evGap struct {
+		partition int32
+		life      uint64
+		item      Item
+		err       error
+	}
+	evStampOld struct{}
+	evChecked  struct {
+		changed string
+	}
+	evFatal struct{ err error }
+)
+
+// listener carries rebalances from the poll goroutine to run, and holds the poll until they are dealt with.
+type listener struct{ w *Worker }
+
+func (l *listener) tell(k EventKind, parts []int32, s Stamp) {
+	e := evRebalance{k, parts, s, make(chan struct{})}
+	l.w.send(e)
+	select {
+	case <-e.done:
+	case <-l.w.ctx.Done():
+	}
+}
+
+// Assigned implements Listener.
+func (l *listener) Assigned(parts []int32, s Stamp) { l.tell(EvAssigned, parts, s) }
+
+// Revoked implements Listener.
+func (l *listener) Revoked(parts []int32, s Stamp) { l.tell(EvRevoked, parts, s) }
+
+// Lost implements Listener.
+func (l *listener) Lost(parts []int32, s Stamp) { l.tell(EvLost, parts, s) }

@@ -1,0 +1,290 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
+)
+
+// cancelFlag asks the publish under way to abort.
+type cancelFlag struct{ v atomic.Bool }
+
+func (c *cancelFlag) set()      { c.v.Store(true) }
+func (c *cancelFlag) get() bool { return c.v.Load() }
+
+// publishBytes bounds one Kafka transaction, so that it ends well inside the transaction timeout.
+const publishBytes = 16 << 20
+
+// accept takes a chunk from the poller: records of partitions that are being consumed and were set to their offset under this life.
+func (w *Worker) accept(c chunk) {
+	for _, m := range c.sought {
+		if s := w.parts[m.partition]; s != nil && s.m.Life == m.life {
+			s.sought = m.life
+		}
+	}
+	for i := range c.records {
+		r := &c.records[i]
+		s := w.parts[r.Partition]
+		if s == nil || s.m.State != Consuming || s.sought != s.m.Life {
+			continue
+		}
+		if n := len(s.buf); (n > 0 && r.Offset <= s.buf[n-1].Offset) || (n == 0 && r.Offset < s.next) {
+			continue
+		}
+		s.buf = append(s.buf, *r)
+		s.bytes += r.size()
+		w.buffered += r.size()
+	}
+}
+
+// pump starts each stage that is idle and has work: batches grow while the stages behind are busy and go at once when they are idle.
+func (w *Worker) pump() {
+	w.pumpPrepare()
+	w.pumpCapture()
+	w.pumpPublish()
+}
+
+func (w *Worker) pumpPrepare() {
+	if w.preparing || len(w.ready) > 0 || w.stopping || w.inFlight >= w.cfg.MaxInFlight {
+		return
+	}
+	var jobs []prepJob
+	records, bytes := 0, 0
+	for id, s := range w.parts { // in random order, so that no partition is always last
+		if s.m.State != Consuming || len(s.buf) == 0 {
+			continue
+		}
+		n, b := 0, 0
+		for n < len(s.buf) && records+n < w.cfg.MaxRecords && (bytes+b < w.cfg.MaxBytes || records+n == 0) {
+			b += s.buf[n].size()
+			n++
+		}
+		if n == 0 {
+			break
+		}
+		jobs = append(jobs, prepJob{id, s.m.Life, s.m.Epoch, s.next, s.buf[:n:n]})
+		s.next = s.buf[n-1].Offset + 1
+		s.buf = s.buf[n:]
+		if len(s.buf) == 0 {
+			s.buf = nil
+		}
+		s.bytes -= b
+		w.buffered -= b
+		records += n
+		bytes += b
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	w.preparing = true
+	go func() { w.send(evPrepared{w.prep.run(w.ctx, jobs)}) }()
+}
+
+func (w *Worker) prepared(p prepared) {
+	w.preparing = false
+	for _, b := range p.batches {
+		w.ready = append(w.ready, b)
+		w.inFlight += b.Bytes
+	}
+	for id, f := range p.failed {
+		w.failed(id, f.life, f.err)
+	}
+}
+
+func (w *Worker) pumpCapture() {
+	if w.capturing || len(w.ready) == 0 {
+		return
+	}
+	var batches []*Batch
+	for _, b := range w.ready {
+		s := w.parts[b.Partition]
+		if s == nil || s.m.Life != b.Life || s.m.State != Consuming || w.stopping {
+			w.inFlight -= b.Bytes
+			continue
+		}
+		b.Floor = s.m.Published
+		batches = append(batches, b)
+	}
+	w.ready = nil
+	if len(batches) == 0 {
+		return
+	}
+	slices.SortFunc(batches, func(a, b *Batch) int { return int(a.Partition - b.Partition) }) // locks are taken in this order
+	w.capturing = true
+	go func() {
+		failpoint.Hit(failpoint.CaptureBefore)
+		start := time.Now()
+		seqs, err := w.cfg.Store.Capture(w.ctx, batches)
+		if err == nil {
+			failpoint.Hit(failpoint.CaptureCommitted)
+		}
+		w.send(evCaptured{batches, seqs, err, int64(time.Since(start))})
+	}()
+}
+
+func (w *Worker) captured(e evCaptured) {
+	w.capturing = false
+	if e.err != nil {
+		for _, b := range e.batches {
+			w.inFlight -= b.Bytes
+		}
+		w.dropMemory(e.err)
+		return
+	}
+	var records, rows, dead int64
+	for i, b := range e.batches {
+		s := w.parts[b.Partition]
+		if s == nil || s.m.Life != b.Life {
+			w.inFlight -= b.Bytes // given up meanwhile: the next owner drains it
+			continue
+		}
+		if e.seqs[i] == 0 {
+			w.inFlight -= b.Bytes
+			w.log.Warn("capture refused: fenced, another worker has claimed the partition", zap.Int32("partition", b.Partition),
+				zap.Int64("offset", b.From), zap.Int64("epoch", b.Epoch))
+			w.step(b.Partition, Event{Kind: EvRefused, Life: b.Life})
+			continue
+		}
+		records, rows, dead = records+b.Records, rows+b.Rows, dead+b.DeadLetters
+		s.m.LedgerSeq = e.seqs[i]
+		s.captured = Item{
+			Partition: b.Partition, Life: b.Life, To: b.To, LeaderEpoch: b.LeaderEpoch, Epoch: b.Epoch,
+			LedgerSeq: e.seqs[i], Messages: b.Messages, Bytes: b.Bytes,
+		}
+		w.inFlight -= b.Bytes // queued again by the publish that the capture leads to
+		w.step(b.Partition, Event{Kind: EvCaptured, Life: b.Life, To: b.To})
+		s.captured = Item{}
+	}
+	w.obs.Captured(records, rows, dead, time.Duration(e.took))
+}
+
+func (w *Worker) enqueue(it Item) {
+	w.queue = append(w.queue, it)
+	w.queueBytes += it.Bytes
+	w.inFlight += it.Bytes
+}
+
+func (w *Worker) pumpPublish() {
+	w.obs.Queued(w.inFlight)
+	if w.publishing || !w.producerUp || w.stampStale || w.stamp == nil || len(w.queue) == 0 {
+		return
+	}
+	var items []Item
+	bytes, n := 0, 0
+	for _, it := range w.queue { // in the order of capture
+		if n > 0 && bytes+it.Bytes > publishBytes {
+			break
+		}
+		n++
+		s := w.parts[it.Partition]
+		if s == nil || s.m.Life != it.Life { // withdraw takes these out; this is the second look
+			w.inFlight -= it.Bytes
+			w.queueBytes -= it.Bytes
+			continue
+		}
+		items = append(items, it)
+		bytes += it.Bytes
+		w.queueBytes -= it.Bytes
+	}
+	w.queue = slices.Delete(w.queue, 0, n)
+	if len(items) == 0 {
+		return
+	}
+	w.sending, w.publishing, w.cancel = items, true, &cancelFlag{}
+	stamp, cancelled := w.stamp, w.cancel.get
+	go func() {
+		start := time.Now()
+		o, err := w.cfg.Publisher.Publish(items, stamp, cancelled)
+		w.send(evPublished{o, err, int64(time.Since(start))})
+	}()
+}
+
+// published takes the outcome of a Kafka transaction. An abort is followed by the same bytes again, or by giving the partition up.
+func (w *Worker) published(e evPublished) {
+	items := w.sending
+	w.sending, w.publishing = nil, false
+	var messages int64
+	var again []Item
+	for _, it := range items {
+		s := w.parts[it.Partition]
+		alive := s != nil && s.m.Life == it.Life
+		switch {
+		case e.o == Committed:
+			messages += int64(len(it.Messages))
+			w.inFlight -= it.Bytes
+			w.step(it.Partition, Event{Kind: EvPublished, Life: it.Life, To: it.To})
+		case alive && (e.o == Aborted || e.o == StaleStamp):
+			again = append(again, it)
+			w.queueBytes += it.Bytes
+		default:
+			w.inFlight -= it.Bytes
+		}
+	}
+	w.queue = append(again, w.queue...)
+	w.obs.Published(messages, time.Duration(e.took), e.o)
+	switch e.o {
+	case Committed:
+	case Aborted:
+		w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("partitions", len(again)), zap.Error(e.err))
+	case StaleStamp:
+		w.log.Warn("fenced by generation: waiting for the rebalance", zap.Int("partitions", len(again)), zap.Error(e.err))
+		w.stampStale = true
+		w.after(time.Second, evStampOld{}) // none came: ask again with what we have
+	case Lost:
+		w.producerLost(e.err)
+	}
+	for _, it := range items { // partitions whose withdrawal waited for this transaction
+		if s := w.parts[it.Partition]; s != nil && s.waits != 0 {
+			life := s.waits
+			s.waits = 0
+			w.step(it.Partition, Event{Kind: EvWithdrawn, Life: life})
+		}
+	}
+}
+
+// producerLost: fenced, fatal, or a commit's outcome is unknown. The producer is made anew under the same transactional id, which
+// fences every stray request of the old one; everything in memory is dropped and claimed again.
+func (w *Worker) producerLost(err error) {
+	w.log.Warn("producer lost (fenced, fatal, or a commit's outcome unknown): a new one takes its place", zap.Error(err))
+	w.producerUp = false
+	for id := range w.parts {
+		w.step(id, Event{Kind: EvProducerLost})
+	}
+	w.renew(1)
+}
+
+// renew tries until there is a producer. Fenced by whom? If another process is registered under our worker id, we stop: two workers
+// never fence each other in turns. If not, we were taken over for something we had lost, or the broker's transaction timeout struck.
+func (w *Worker) renew(attempt int) {
+	w.after(w.backoff(attempt), func() {
+		go func() {
+			if w.replaced() {
+				w.send(evFatal{ErrReplaced})
+				return
+			}
+			ctx, cancel := context.WithTimeout(w.ctx, 2*callTimeout)
+			defer cancel()
+			if err := w.cfg.Publisher.Renew(ctx); err != nil {
+				if attempt == 1 {
+					w.log.Warn("no new producer yet, trying on", zap.Error(err))
+				}
+				w.send(func() { w.renew(attempt + 1) })
+				return
+			}
+			w.send(func() { w.renewed() })
+		}()
+	})
+}
+
+func (w *Worker) renewed() {
+	w.producerUp = true
+	w.log.Info("new producer ready")
+	for id := range w.parts {
+		w.step(id, Event{Kind: EvProducerReady})
+	}
+}

@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/exactly-pipeline/exactly/internal/pgcopy"
+	"github.com/exactly-pipeline/exactly/ledger"
+	"github.com/exactly-pipeline/exactly/outbox"
+)
+
+// prepJob is the records of one partition that one capture will take.
+type prepJob struct {
+	partition int32
+	life      uint64
+	epoch     int64
+	from      int64 // stored offset the capture starts at
+	records   []Record
+}
+
+// prepared is what came of the jobs. failed are partitions whose handler met a transient error at its first record.
+type prepared struct {
+	batches []*Batch
+	failed  map[int32]prepFailure
+}
+
+type prepFailure struct {
+	life uint64
+	err  error
+}
+
+// preparer runs the handler over records: decode, validate, enrich, encode. It knows no store.
+type preparer struct {
+	h        Handler
+	tables   []Table
+	shape    *Shape
+	sourceID int16
+}
+
+func (p *preparer) run(ctx context.Context, jobs []prepJob) prepared {
+	var out prepared
+	for i := range jobs {
+		b, err := p.batch(ctx, &jobs[i])
+		if b != nil {
+			out.batches = append(out.batches, b)
+		}
+		if err != nil {
+			if out.failed == nil {
+				out.failed = map[int32]prepFailure{}
+			}
+			out.failed[jobs[i].partition] = prepFailure{jobs[i].life, err}
+		}
+	}
+	return out
+}
+
+// batch returns what the records before the first transient error make, nil if there are none, and that error.
+func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
+	b := &Batch{Partition: j.partition, Life: j.life, Epoch: j.epoch, From: j.from, To: j.from, LeaderEpoch: -1, Tables: make([][]byte, len(p.tables))}
+	b.Messages = make([]outbox.Message, 0, len(j.records))
+	out := &Out{b: b, shape: p.shape, sourceID: p.sourceID}
+	prefix := p.shape.Input + "/" + strconv.Itoa(int(j.partition)) + "/"
+	sources := make([]byte, 0, len(j.records)*(len(prefix)+12)) // one allocation for the exactly-source values of the whole batch
+	var m mark
+	for i := range j.records {
+		r := &j.records[i]
+		b.mark(&m)
+		at := len(sources)
+		sources = strconv.AppendInt(append(sources, prefix...), r.Offset, 10)
+		out.rec, out.seq, out.source = r, 0, sources[at:len(sources):len(sources)]
+		if err := p.h.Handle(ctx, r, out); err != nil {
+			b.takeBack(&m)
+			pe := asPermanent(err)
+			if pe == nil {
+				if b.Records == 0 {
+					b = nil
+				}
+				return p.finish(b), err
+			}
+			if err := deadLetter(out, pe); err != nil {
+				b.takeBack(&m)
+				return p.finish(b), err
+			}
+		}
+		b.Records++
+		b.To, b.LeaderEpoch = r.Offset+1, r.LeaderEpoch
+		b.Bytes += r.size()
+	}
+	return p.finish(b), nil
+}
+
+// finish encodes the outbox and the digest once the messages are settled.
+func (p *preparer) finish(b *Batch) *Batch {
+	if b == nil || b.Records == 0 {
+		return nil
+	}
+	d := ledger.NewDigest()
+	size := 0
+	for i := range b.Messages {
+		size += b.Messages[i].Size() + 64
+	}
+	b.Outbox = make([]byte, 0, size)
+	for i := range b.Messages {
+		m := &b.Messages[i]
+		b.Outbox = outbox.AppendTuple(b.Outbox, p.sourceID, b.Partition, m)
+		d.Add(m)
+	}
+	b.Digest = d.Sum()
+	b.Bytes += len(b.Outbox) + len(b.DeadRows)
+	for _, t := range b.Tables {
+		b.Bytes += len(t)
+	}
+	return b
+}
+
+// DeadLetterCopySQL opens the COPY that a batch's DeadRows go to.
+const DeadLetterCopySQL = `COPY dead_letters (source_id, source_partition, source_offset, error_class, error_stage, error_message, key, value, headers) FROM STDIN (FORMAT binary)`
+
+// deadLetter adds the record, untouched, to the dead letters of both sinks. The headers are Kafka Connect's (KIP-298), and ours.
+func deadLetter(o *Out, e *Permanent) error {
+	r := o.rec
+	b := pgcopy.Tuple(o.b.DeadRows, 9)
+	b = pgcopy.Int2(b, o.sourceID)
+	b = pgcopy.Int4(b, r.Partition)
+	b = pgcopy.Int8(b, r.Offset)
+	b = pgcopy.Text(b, e.Class)
+	b = pgcopy.Text(b, e.Stage)
+	b = pgcopy.Text(b, e.Message)
+	b = pgcopy.Bytea(b, r.Key)
+	b = pgcopy.Bytea(b, r.Value)
+	b = pgcopy.Bytea(b, outbox.AppendHeaders(nil, r.Headers))
+	o.b.DeadRows = b
+	o.b.DeadLetters++
+	hs := make([]outbox.Header, 0, len(r.Headers)+8)
+	hs = append(hs, r.Headers...)
+	hs = append(hs,
+		outbox.Header{Key: "exactly-source", Value: o.source},
+		outbox.Header{Key: "__connect.errors.topic", Value: []byte(o.shape.Input)},
+		outbox.Header{Key: "__connect.errors.partition", Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
+		outbox.Header{Key: "__connect.errors.offset", Value: strconv.AppendInt(nil, r.Offset, 10)},
+		outbox.Header{Key: "__connect.errors.stage", Value: []byte(e.Stage)},
+		outbox.Header{Key: "__connect.errors.exception.class.name", Value: []byte(e.Class)},
+		outbox.Header{Key: "__connect.errors.exception.message", Value: []byte(e.Message)},
+		outbox.Header{Key: "exactly-error-class", Value: []byte(e.Class)},
+	)
+	return o.Event(o.shape.DLQ, r.Key, r.Value, hs)
+}

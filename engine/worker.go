@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Config is what a worker is made of. Parts are interfaces, so that another client or store can follow.
+type Config struct {
+	WorkerID string
+	SourceID int16
+	Shape    Shape
+	Handler  Handler
+
+	MaxRecords   int           // records in one capture
+	MaxBytes     int           // input bytes in one capture
+	MaxInFlight  int           // bytes read and not yet published
+	DrainRecords int           // outbox rows in one transaction of a drain
+	BackoffMin   time.Duration // first back-off before claiming again; default 50 ms
+	BackoffMax   time.Duration // default 5 s
+	CheckEvery   time.Duration // how often topic ids are compared while consuming, and stopped partitions looked at; default 5 s
+	StopTimeout  time.Duration // how long a stop may take to finish what is captured; default 8 s
+	Leave        bool          // leave the group for good on stop
+
+	Source    func(Listener) (Source, error) // joins the group
+	Store     Store
+	Group     Group
+	Publisher Publisher
+	Observer  Observer // may be nil
+	Log       *zap.Logger
+}
+
+// Worker is one member of the group. All of its decisions are taken by one goroutine, run's; everything that blocks is done by
+// others, which report back through events.
+type Worker struct {
+	cfg   Config
+	log   *zap.Logger
+	obs   Observer
+	prep  *preparer
+	poll  *poller
+	evs   chan any // what comes back; see handle
+	parts map[int32]*slot
+
+	stamp      Stamp
+	stampStale bool // the broker refused the stamp: wait for the next rebalance
+	producerUp bool
+
+	preparing, capturing, publishing bool
+	ready                            []*Batch // prepared, not yet captured
+	queue                            []Item   // captured or read from the outbox, not yet published
+	queueBytes                       int
+	sending                          []Item // in the open transaction
+	cancel                           *cancelFlag
+	buffered                         int // bytes read and not yet prepared
+	inFlight                         int // bytes prepared and not yet published
+
+	looks, scans coalescer
+	stopping     bool
+	stopBy       time.Time
+	closing      bool
+	err          error // ends the worker
+	ctx          context.Context
+}
+
+// slot is a partition with its records.
+type slot struct {
+	m        *Partition
+	sought   uint64 // the life under which the consumer was set to the right offset; records are taken only under it
+	buf      []Record
+	bytes    int
+	next     int64  // from here on the next capture begins; records before it are with prepare or behind
+	waits    uint64 // the life whose withdrawal waits for the open transaction
+	draining uint64 // the life whose drain was told
+	captured Item   // on its way from capture to publish
+	release  []func()
+	said     string // the last trouble told, so that it is told once
+}
+
+// Observer is told what happens, for metrics. Calls come from one goroutine and must not block.
+type Observer interface {
+	State(partition int32, s State)
+	Captured(records, rows, deadLetters int64, took time.Duration)
+	Published(records int64, took time.Duration, o Outcome)
+	Queued(bytes int)
+}
+
+// Run works until ctx is done (then it finishes what is captured and returns nil) or until it can't go on. ErrReplaced is one such error.
+func Run(ctx context.Context, cfg Config) error {
+	cfg.BackoffMin = cmp.Or(cfg.BackoffMin, 50*time.Millisecond)
+	cfg.BackoffMax = cmp.Or(cfg.BackoffMax, 5*time.Second)
+	cfg.CheckEvery = cmp.Or(cfg.CheckEvery, 5*time.Second)
+	cfg.StopTimeout = cmp.Or(cfg.StopTimeout, 8*time.Second)
+	if cfg.Observer == nil {
+		cfg.Observer = nobody{}
+	}
+	w := &Worker{
+		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{},
+		prep: &preparer{h: cfg.Handler, tables: cfg.Handler.Tables(), shape: &cfg.Shape, sourceID: cfg.SourceID},
+	}
+	w.looks = coalescer{run: w.look}
+	w.scans = coalescer{run: w.scan}
+	return w.run(ctx)
+}
+
+func (w *Worker) run(ctx context.Context) error {
+	// What is under way outlives ctx, so that a stop can finish it; it ends with the worker.
+	var end context.CancelFunc
+	w.ctx, end = context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	if err := w.firstProducer(ctx); err != nil {
+		return err
+	}
+	defer w.cfg.Publisher.Close()
+	src, err := w.cfg.Source(&listener{w})
+	if err != nil {
+		return fmt.Errorf("join the group: %w", err)
+	}
+	w.poll = newPoller(src, w)
+	pollEnded := make(chan error, 1)
+	go func() { pollEnded <- w.poll.run() }()
+	tick := time.NewTicker(w.cfg.CheckEvery)
+	defer tick.Stop()
+	done := ctx.Done()
+	var force <-chan time.Time
+	for {
+		w.pump()
+		if w.stopping && !w.closing && w.idle() {
+			w.closing = true
+			w.poll.close()
+		}
+		chunks := w.poll.chunks
+		if w.buffered >= w.cfg.MaxInFlight {
+			chunks = nil // back-pressure: the poller pauses the partitions and goes on polling
+		}
+		select {
+		case e := <-w.evs:
+			w.handle(e)
+		case c := <-chunks:
+			w.accept(c)
+		case <-tick.C:
+			w.check()
+		case <-done:
+			done = nil
+			w.stopping = true
+			force = time.After(w.cfg.StopTimeout)
+			w.log.Info("stopping: finishing what is captured", zap.Int("queued_bytes", w.queueBytes))
+		case <-force:
+			force = nil
+			w.log.Warn("stop timeout: what is captured and not yet published is left to the next owner")
+			w.closing = true
+			w.poll.close()
+		case err := <-pollEnded:
+			return w.ended(err)
+		}
+		if w.err != nil && !w.closing {
+			w.log.Error("worker ends", zap.Error(w.err))
+			w.closing, w.stopping = true, true
+			w.poll.close()
+		}
+	}
+}
+
+// firstProducer also fences whatever an earlier incarnation left open. A broker that is away is waited for, and said once.
+func (w *Worker) firstProducer(ctx context.Context) error {
+	said := false
+	for attempt := 1; ; attempt++ {
+		c, cancel := context.WithTimeout(ctx, 30*time.Second)
+		err := w.cfg.Publisher.Renew(c)
+		cancel()
+		if err == nil {
+			w.producerUp = true
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // asked to stop before it began
+		}
+		if !said {
+			w.log.Warn("no transactional producer yet, trying on", zap.Error(err))
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(w.backoff(attempt)):
+		}
+	}
+}
+
+// ended: the membership is over; nothing of ours may be left in an open transaction.
+func (w *Worker) ended(err error) error {
+	for w.publishing {
+		if e, ok := (<-w.evs).(evPublished); ok {
+			w.published(e)
+		}
+	}
+	if w.err == nil && err != nil {
+		var fatal *FatalError
+		if errors.As(err, &fatal) && w.replaced() {
+			err = ErrReplaced
+		}
+		w.err = err
+	}
+	if w.cfg.Leave && w.err == nil {
+		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
+		defer cancel()
+		if err := w.cfg.Group.Leave(ctx); err != nil {
+			w.log.Warn("could not leave the group for good: its partitions move at the session timeout", zap.Error(err))
+		}
+	}
+	return w.err
+}
+
+func (w *Worker) replaced() bool {
+	ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+	defer cancel()
+	current, err := w.cfg.Store.Incarnation(ctx)
+	return err == nil && !current
+}
+
+// idle says that all that was captured is published.
+func (w *Worker) idle() bool {
+	if w.capturing || w.publishing {
+		return false
+	}
+	for i := range w.queue {
+		if s := w.parts[w.queue[i].Partition]; s != nil && s.m.Life == w.queue[i].Life && !w.queue[i].Drain {
+			return !w.producerUp
+		}
+	}
+	return true
+}
+
+// backoff is exponential with full jitter, so that two workers don't claim in step.
+func (w *Worker) backoff(attempt int) time.Duration {
+	d := w.cfg.BackoffMin << min(attempt-1, 12)
+	d = min(d, w.cfg.BackoffMax)
+	return d/2 + rand.N(d/2+1)
+}
+
+// after sends e back later.
+func (w *Worker) after(d time.Duration, e any) {
+	time.AfterFunc(d, func() { w.send(e) })
+}
+
+// send reports back to run. It gives up when the worker has ended.
+func (w *Worker) send(e any) {
+	select {
+	case w.evs <- e:
+	case <-w.ctx.Done():
+	}
+}
+
+type nobody struct{}
+
+func (nobody) State(int32, State)                          {}
+func (nobody) Captured(int64, int64, int64, time.Duration) {}
+func (nobody) Published(int64, time.Duration, Outcome)     {}
+func (nobody) Queued(int)                                  {}

@@ -1,0 +1,81 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Members are the instance ids (worker ids) that are in the group now.
+func (a *Admin) Members(ctx context.Context) (map[string]string, error) {
+	ds, err := a.adm.DescribeGroups(ctx, a.cfg.Group)
+	if err != nil {
+		return nil, fmt.Errorf("ask kafka for the members of group %s: %w", a.cfg.Group, err)
+	}
+	d := ds[a.cfg.Group]
+	if d.Err != nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
+		return nil, fmt.Errorf("ask kafka for the members of group %s: %w", a.cfg.Group, d.Err)
+	}
+	out := map[string]string{}
+	for _, m := range d.Members {
+		if m.InstanceID != nil {
+			out[*m.InstanceID] = m.ClientHost
+		}
+	}
+	return out, nil
+}
+
+// FenceAbsent implements engine.Group. Initialising a worker's transactional id aborts what it has open and fences it; our own is
+// initialised at every start, so earlier incarnations of ourselves are fenced already. Live members are left alone.
+func (a *Admin) FenceAbsent(ctx context.Context, workers []string) ([]string, error) {
+	if len(workers) == 0 {
+		return nil, nil
+	}
+	members, err := a.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var fenced []string
+	for _, w := range workers {
+		if _, alive := members[w]; alive || w == a.cfg.Worker.ID {
+			continue
+		}
+		if err := a.fence(ctx, a.cfg.TransactionalID(w)); err != nil {
+			return fenced, fmt.Errorf("fence worker %s: %w", w, err)
+		}
+		fenced = append(fenced, w)
+	}
+	return fenced, nil
+}
+
+// fence is a producer's InitProducerId and nothing else: the broker aborts what is open under the id and raises its epoch.
+func (a *Admin) fence(ctx context.Context, transactionalID string) error {
+	for {
+		req := kmsg.NewPtrInitProducerIDRequest()
+		req.TransactionalID = &transactionalID
+		req.TransactionTimeoutMillis = int32(a.cfg.Kafka.TransactionTimeout.Milliseconds())
+		req.ProducerID, req.ProducerEpoch = -1, -1
+		res, err := req.RequestWith(ctx, a.cl)
+		if err == nil {
+			err = kerr.ErrorForCode(res.ErrorCode)
+		}
+		if err == nil {
+			return nil
+		}
+		// The broker answers CONCURRENT_TRANSACTIONS while it still writes the abort's markers.
+		if !errors.Is(err, kerr.ConcurrentTransactions) && !kerr.IsRetriable(err) {
+			return fmt.Errorf("init producer id of %s: %w", transactionalID, err)
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("init producer id of %s: %w", transactionalID, errors.Join(err, ctx.Err()))
+		case <-t.C:
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package confluent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/outbox"
+	"github.com/exactly-pipeline/exactly/txn"
+)
+
+// Producer is one incarnation of the worker's transactional producer. It implements txn.Producer.
+type Producer struct {
+	p       *kafka.Producer
+	topics  map[string]*string
+	drained chan struct{}
+}
+
+// NewProducer makes a producer under the worker's transactional id. Delivery reports are off: a message that could not be delivered
+// fails the transaction's commit.
+func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
+	tt := c.Kafka.TransactionTimeout
+	m := kafka.ConfigMap{
+		"bootstrap.servers":            c.Kafka.Brokers,
+		"client.id":                    "exactly-" + c.Worker.ID,
+		"transactional.id":             c.TransactionalID(c.Worker.ID),
+		"transaction.timeout.ms":       int(tt.Milliseconds()),
+		"message.timeout.ms":           int(tt.Milliseconds()),
+		"socket.timeout.ms":            int(max(tt-100*time.Millisecond, 900*time.Millisecond).Milliseconds()),
+		"enable.idempotence":           true,
+		"acks":                         "all",
+		"allow.auto.create.topics":     false,
+		"linger.ms":                    5,
+		"batch.size":                   1 << 20,
+		"batch.num.messages":           20_000,
+		"message.max.bytes":            16 << 20, // the broker's limit decides, not the client's
+		"queue.buffering.max.messages": 500_000,
+		"queue.buffering.max.kbytes":   64 << 10,
+		"retry.backoff.ms":             5, // librdkafka's 100 is paid by every SendOffsetsToTransaction (CONCURRENT_TRANSACTIONS)
+		"retry.backoff.max.ms":         250,
+		"reconnect.backoff.ms":         50,
+		"reconnect.backoff.max.ms":     1000,
+		"socket.keepalive.enable":      true,
+		"go.delivery.reports":          false,
+		"go.logs.channel.enable":       true,
+	}
+	if c.Kafka.Debug != "" {
+		m["debug"] = c.Kafka.Debug
+	}
+	kp, err := kafka.NewProducer(&m)
+	if err != nil {
+		return nil, fmt.Errorf("make a producer: %w", err)
+	}
+	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{})}
+	go drainLogs(kp.Logs(), log)
+	go func() { // whatever comes must be taken, or Commit and Abort hang
+		defer close(p.drained)
+		for e := range kp.Events() {
+			if err, ok := e.(kafka.Error); ok {
+				log.Debug("producer", zap.Error(err))
+			}
+		}
+	}()
+	return p, nil
+}
+
+// classify is the client's error with what it leads to.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	var ke kafka.Error
+	if !errors.As(err, &ke) {
+		return &txn.Error{Class: txn.Unknown, Err: err}
+	}
+	class := txn.Unknown
+	switch {
+	case ke.IsFatal(), ke.Code() == kafka.ErrFenced, ke.Code() == kafka.ErrProducerFenced, ke.Code() == kafka.ErrInvalidProducerEpoch:
+		class = txn.Fatal
+	case ke.Code() == kafka.ErrIllegalGeneration, ke.Code() == kafka.ErrUnknownMemberID, ke.Code() == kafka.ErrFencedInstanceID,
+		ke.Code() == kafka.ErrRebalanceInProgress:
+		class = txn.Stale
+	case ke.TxnRequiresAbort():
+		class = txn.Abortable
+	case ke.IsRetriable():
+		class = txn.Retriable
+	}
+	return &txn.Error{Class: class, Err: ke}
+}
+
+// Init implements txn.Producer.
+func (p *Producer) Init(ctx context.Context) error { return classify(p.p.InitTransactions(ctx)) }
+
+// Begin implements txn.Producer.
+func (p *Producer) Begin() error { return classify(p.p.BeginTransaction()) }
+
+// Produce implements txn.Producer: it enqueues, waiting while the queue is full.
+func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
+	topic := p.topics[m.Topic]
+	if topic == nil {
+		t := m.Topic
+		topic = &t
+		p.topics[t] = topic
+	}
+	msg := kafka.Message{
+		TopicPartition: kafka.TopicPartition{Topic: topic, Partition: m.Partition},
+		Key:            m.Key, Value: m.Value, Timestamp: time.UnixMilli(m.TimestampMs),
+	}
+	if len(m.Headers) > 0 {
+		msg.Headers = make([]kafka.Header, len(m.Headers))
+		for i, h := range m.Headers {
+			msg.Headers[i] = kafka.Header{Key: h.Key, Value: h.Value}
+		}
+	}
+	for {
+		err := p.p.Produce(&msg, nil)
+		if err == nil {
+			return nil
+		}
+		var ke kafka.Error
+		if errors.As(err, &ke) && ke.Code() == kafka.ErrQueueFull && ctx.Err() == nil {
+			p.p.Flush(10)
+			continue
+		}
+		// Not fatal, then the transaction is to be aborted: one message less is not the transaction we captured.
+		e := &txn.Error{Class: txn.Abortable, Err: err}
+		if errors.As(err, &ke) && (ke.IsFatal() || ke.Code() == kafka.ErrFatal) {
+			e.Class = txn.Fatal
+		}
+		return e
+	}
+}
+
+// SendOffsets implements txn.Producer.
+func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.Offset, s engine.Stamp) error {
+	md, ok := s.(*kafka.ConsumerGroupMetadata)
+	if !ok || md == nil {
+		return &txn.Error{Class: txn.Stale, Err: errors.New("no group metadata")}
+	}
+	tps := make([]kafka.TopicPartition, len(offsets))
+	for i := range offsets {
+		o := &offsets[i]
+		tps[i] = kafka.TopicPartition{Topic: &topic, Partition: o.Partition, Offset: kafka.Offset(o.Offset), Metadata: &o.Metadata}
+		if o.LeaderEpoch >= 0 {
+			tps[i].LeaderEpoch = &o.LeaderEpoch
+		}
+	}
+	return classify(p.p.SendOffsetsToTransaction(ctx, tps, md))
+}
+
+// Commit implements txn.Producer.
+func (p *Producer) Commit(ctx context.Context) error { return classify(p.p.CommitTransaction(ctx)) }
+
+// Abort implements txn.Producer.
+func (p *Producer) Abort(ctx context.Context) error { return classify(p.p.AbortTransaction(ctx)) }
+
+// Close implements txn.Producer.
+func (p *Producer) Close() {
+	p.p.Close()
+	<-p.drained
+}

@@ -1,0 +1,208 @@
+// Package confluent owns the Kafka client of records and transactions: confluent-kafka-go (librdkafka) behind engine.Source and
+// txn.Producer.
+//
+// It promises that every setting that matters is set, not left to a default, and that every error carries its class. It never
+// decides what to do about one.
+package confluent
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/outbox"
+)
+
+// Source is a member of the consumer group. It implements engine.Source.
+type Source struct {
+	c        *kafka.Consumer
+	topic    string
+	listener engine.Listener
+	log      *zap.Logger
+	assigned error // of the last callback
+}
+
+// NewSource joins the group under the worker's id as group.instance.id (static membership, KIP-345), cooperative-sticky (KIP-429).
+func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, error) {
+	m := kafka.ConfigMap{
+		"bootstrap.servers":             c.Kafka.Brokers,
+		"client.id":                     "exactly-" + c.Worker.ID,
+		"group.id":                      c.Group,
+		"group.instance.id":             c.Worker.ID,
+		"group.protocol":                "classic",
+		"partition.assignment.strategy": "cooperative-sticky",
+		"enable.auto.commit":            false,
+		"enable.auto.offset.store":      false,
+		"auto.offset.reset":             "error",
+		"isolation.level":               "read_committed",
+		"allow.auto.create.topics":      false,
+		"session.timeout.ms":            int(c.Kafka.SessionTimeout.Milliseconds()),
+		"heartbeat.interval.ms":         int(c.Kafka.HeartbeatInterval.Milliseconds()),
+		"max.poll.interval.ms":          int(max(5*time.Minute, c.Kafka.SessionTimeout).Milliseconds()),
+		"fetch.min.bytes":               1,
+		"fetch.wait.max.ms":             100,
+		"fetch.error.backoff.ms":        50,
+		"fetch.queue.backoff.ms":        5,
+		"fetch.max.bytes":               c.Kafka.FetchMaxBytes,
+		"max.partition.fetch.bytes":     1 << 20,
+		"receive.message.max.bytes":     c.Kafka.FetchMaxBytes + 64<<20,
+		"queued.max.messages.kbytes":    c.Kafka.FetchMaxBytes >> 10,
+		"queued.min.messages":           20_000,
+		"reconnect.backoff.ms":          50,
+		"reconnect.backoff.max.ms":      1000,
+		"socket.keepalive.enable":       true,
+		"go.logs.channel.enable":        true,
+	}
+	if c.Kafka.Debug != "" {
+		m["debug"] = c.Kafka.Debug
+	}
+	kc, err := kafka.NewConsumer(&m)
+	if err != nil {
+		return nil, fmt.Errorf("make a consumer: %w", err)
+	}
+	s := &Source{c: kc, topic: c.Topics.Input, listener: l, log: log}
+	go drainLogs(kc.Logs(), log)
+	if err := kc.SubscribeTopics([]string{c.Topics.Input}, s.rebalance); err != nil {
+		_ = kc.Close()
+		return nil, fmt.Errorf("subscribe to %s: %w", c.Topics.Input, err)
+	}
+	return s, nil
+}
+
+// rebalance runs inside Poll and Close. The group metadata is taken here, and nowhere else (guard 2).
+func (s *Source) rebalance(c *kafka.Consumer, e kafka.Event) error {
+	var stamp engine.Stamp
+	if md, err := c.GetConsumerGroupMetadata(); err == nil {
+		stamp = md
+	} else {
+		s.log.Warn("no group metadata in a rebalance", zap.Error(err))
+	}
+	switch e := e.(type) {
+	case kafka.AssignedPartitions:
+		parts := make([]kafka.TopicPartition, len(e.Partitions))
+		for i, p := range e.Partitions {
+			// Where to read from is decided after the claim, by Seek. Until then the partition is paused, at its end: a lookup without
+			// records, and no committed offset is asked for.
+			parts[i] = kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition, Offset: kafka.OffsetEnd}
+		}
+		s.note("assign", c.IncrementalAssign(parts))
+		if len(parts) > 0 {
+			s.note("pause", c.Pause(parts))
+		}
+		s.listener.Assigned(ids(e.Partitions), stamp)
+	case kafka.RevokedPartitions:
+		if c.AssignmentLost() {
+			s.listener.Lost(ids(e.Partitions), nil)
+		} else {
+			s.listener.Revoked(ids(e.Partitions), stamp)
+		}
+		s.note("unassign", c.IncrementalUnassign(e.Partitions))
+	}
+	return nil
+}
+
+func (s *Source) note(what string, err error) {
+	if err != nil {
+		s.assigned = fmt.Errorf("%s in a rebalance: %w", what, err)
+		s.log.Warn("consumer", zap.Error(s.assigned))
+	}
+}
+
+func ids(ps []kafka.TopicPartition) []int32 {
+	out := make([]int32, len(ps))
+	for i := range ps {
+		out[i] = ps[i].Partition
+	}
+	return out
+}
+
+// Poll implements engine.Source.
+func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.Record, error) {
+	ms := int(wait.Milliseconds())
+	for range n {
+		switch e := s.c.Poll(ms).(type) {
+		case nil:
+			return buf, nil
+		case *kafka.Message:
+			if e.TopicPartition.Error != nil {
+				return buf, &engine.PartitionError{Partition: e.TopicPartition.Partition, Err: e.TopicPartition.Error}
+			}
+			buf = append(buf, record(e))
+		case kafka.Error:
+			if e.IsFatal() || e.Code() == kafka.ErrFencedInstanceID {
+				return buf, &engine.FatalError{Err: e}
+			}
+			return buf, e
+		}
+		ms = 0
+	}
+	return buf, nil
+}
+
+func record(m *kafka.Message) engine.Record {
+	r := engine.Record{
+		Partition: m.TopicPartition.Partition, Offset: int64(m.TopicPartition.Offset), LeaderEpoch: -1,
+		Key: m.Key, Value: m.Value,
+	}
+	if m.TopicPartition.LeaderEpoch != nil {
+		r.LeaderEpoch = *m.TopicPartition.LeaderEpoch
+	}
+	if m.TimestampType != kafka.TimestampNotAvailable {
+		r.TimestampMs = m.Timestamp.UnixMilli()
+	}
+	if len(m.Headers) > 0 {
+		r.Headers = make([]outbox.Header, len(m.Headers))
+		for i, h := range m.Headers {
+			r.Headers[i] = outbox.Header{Key: h.Key, Value: h.Value}
+		}
+	}
+	return r
+}
+
+// Seek implements engine.Source.
+func (s *Source) Seek(partition int32, offset int64) error {
+	tp := []kafka.TopicPartition{{Topic: &s.topic, Partition: partition, Offset: kafka.Offset(offset)}}
+	res, err := s.c.SeekPartitions(tp)
+	if err == nil && len(res) == 1 {
+		err = res[0].Error
+	}
+	if err == nil {
+		err = s.c.Resume(tp)
+	}
+	if err != nil {
+		return fmt.Errorf("seek %s/%d to %d: %w", s.topic, partition, offset, err)
+	}
+	return nil
+}
+
+func (s *Source) list(partitions []int32) []kafka.TopicPartition {
+	tps := make([]kafka.TopicPartition, len(partitions))
+	for i, p := range partitions {
+		tps[i] = kafka.TopicPartition{Topic: &s.topic, Partition: p}
+	}
+	return tps
+}
+
+// Pause implements engine.Source.
+func (s *Source) Pause(partitions []int32) error { return s.c.Pause(s.list(partitions)) }
+
+// Resume implements engine.Source.
+func (s *Source) Resume(partitions []int32) error { return s.c.Resume(s.list(partitions)) }
+
+// Close implements engine.Source. A static member sends no LeaveGroup: engine.Group.Leave does, where it is meant.
+func (s *Source) Close() error {
+	if err := s.c.Close(); err != nil {
+		return fmt.Errorf("close consumer: %w", err)
+	}
+	return nil
+}
+
+func drainLogs(logs chan kafka.LogEvent, log *zap.Logger) {
+	for l := range logs {
+		log.Debug("librdkafka", zap.String("tag", l.Tag), zap.String("message", l.Message))
+	}
+}

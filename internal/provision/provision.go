@@ -1,0 +1,181 @@
+// Package provision owns what `exactly setup` makes: tables, topics, schemas, and the source's row.
+//
+// It promises that it is safe to repeat and says what it changed. It never deletes, nor changes a topic that exists.
+package provision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/migrations"
+	"github.com/exactly-pipeline/exactly/schema"
+	"github.com/exactly-pipeline/exactly/txn"
+)
+
+// Options say how far a setup may go.
+type Options struct {
+	AcceptRecreated string // why a recreated cluster or topic is accepted as it is now; empty: it is an error
+	Log             *zap.Logger
+}
+
+// PartitionsAhead is how many days of time partitions are made ahead.
+const PartitionsAhead = 7
+
+// Setup makes what is missing and returns what it changed, a line each.
+func Setup(ctx context.Context, c *config.Config, o Options) ([]string, error) {
+	var did []string
+	tables, err := Migrate(ctx, c.Postgres.DSN)
+	did = append(did, tables...)
+	if err != nil {
+		return did, err
+	}
+	a, err := admin.New(c, o.Log)
+	if err != nil {
+		return did, err
+	}
+	defer a.Close()
+	made, err := topics(ctx, c, a.Kadm())
+	did = append(did, made...)
+	if err != nil {
+		return did, err
+	}
+	registered, err := schemas(ctx, c)
+	did = append(did, registered...)
+	if err != nil {
+		return did, err
+	}
+	line, err := source(ctx, c, a, o.AcceptRecreated)
+	if line != "" {
+		did = append(did, line)
+	}
+	return did, err
+}
+
+// Migrate applies missing migrations and makes the time partitions of the days ahead.
+func Migrate(ctx context.Context, dsn string) ([]string, error) {
+	names, err := migrations.Up(ctx, dsn)
+	var did []string
+	for _, n := range names {
+		did = append(did, "applied migration "+n)
+	}
+	if err != nil {
+		return did, err
+	}
+	n, err := TimePartitions(ctx, dsn)
+	if n > 0 {
+		did = append(did, fmt.Sprintf("made %d time partitions, up to %d days ahead", n, PartitionsAhead))
+	}
+	return did, err
+}
+
+// TimePartitions makes the time partitions of today and the days ahead that do not exist yet, and returns how many it made.
+func TimePartitions(ctx context.Context, dsn string) (int, error) {
+	pc, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return 0, fmt.Errorf("read postgres.dsn: %w", err)
+	}
+	pc.RuntimeParams["timezone"] = "UTC"
+	db := stdlib.OpenDB(*pc)
+	defer db.Close() //nolint:errcheck // read the error that matters below
+	now := time.Now().UTC()
+	return migrations.MakeTimePartitions(ctx, db, now, now.AddDate(0, 0, PartitionsAhead))
+}
+
+func topics(ctx context.Context, c *config.Config, adm *kadm.Client) ([]string, error) {
+	brokers, err := adm.ListBrokers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask kafka for its brokers: %w", err)
+	}
+	rf := int16(c.Topics.Replication)
+	if rf == 0 {
+		rf = int16(min(3, len(brokers)))
+	}
+	day := 24 * time.Hour
+	var did []string
+	for _, t := range []struct {
+		name      string
+		retention time.Duration
+	}{{c.Topics.Input, 7 * day}, {c.Topics.Output, 7 * day}, {c.Topics.DLQ, 30 * day}} {
+		ms := fmt.Sprint(t.retention.Milliseconds())
+		del, create := "delete", "CreateTime"
+		res, err := adm.CreateTopic(ctx, int32(c.Topics.Partitions), rf, map[string]*string{
+			"retention.ms": &ms, "cleanup.policy": &del, "message.timestamp.type": &create,
+		}, t.name)
+		if err == nil {
+			err = res.Err
+		}
+		if errors.Is(err, kerr.TopicAlreadyExists) {
+			continue
+		}
+		if err != nil {
+			return did, fmt.Errorf("create topic %s: %w", t.name, err)
+		}
+		did = append(did, fmt.Sprintf("created topic %s: %d partitions, replication %d, kept %d days", t.name, c.Topics.Partitions, rf, t.retention/day))
+	}
+	return did, nil
+}
+
+func schemas(ctx context.Context, c *config.Config) ([]string, error) {
+	reg, err := schema.NewRegistry(c.Registry.URL)
+	if err != nil {
+		return nil, err
+	}
+	defer reg.Close()
+	var did []string
+	for _, s := range []struct{ subject, avsc string }{
+		{c.Topics.Input + "-value", schema.ClickAvsc}, {c.Topics.Output + "-value", schema.EnrichedClickAvsc},
+	} {
+		id, created, err := reg.Register(ctx, s.subject, s.avsc)
+		if err != nil {
+			return did, fmt.Errorf("register schema %s: %w", s.subject, err)
+		}
+		if created {
+			did = append(did, fmt.Sprintf("registered schema %s, id %d", s.subject, id))
+		}
+	}
+	return did, nil
+}
+
+func source(ctx context.Context, c *config.Config, a *admin.Admin, accept string) (string, error) {
+	conn, err := pgx.Connect(ctx, c.Postgres.DSN)
+	if err != nil {
+		return "", fmt.Errorf("connect to postgres: %w", err)
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing left to lose
+	now := txn.Source{Topic: c.Topics.Input, Group: c.Group}
+	if now.ClusterID, err = a.Cluster(ctx); err != nil {
+		return "", err
+	}
+	if now.TopicIDs, err = a.TopicIDs(ctx); err != nil {
+		return "", err
+	}
+	old, err := txn.FindSource(ctx, conn, c.Topics.Input, c.Group)
+	if errors.Is(err, txn.ErrNoSource) {
+		id, err := txn.AddSource(ctx, conn, now)
+		return fmt.Sprintf("added source %d: topic %s, group %s", id, c.Topics.Input, c.Group), err
+	}
+	if err != nil {
+		return "", err
+	}
+	err = old.Matches(now.ClusterID, now.TopicIDs)
+	var changed *txn.ErrSourceChanged
+	if err == nil || !errors.As(err, &changed) || accept == "" {
+		return "", err
+	}
+	var id int16
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		id, err = txn.ReplaceSource(ctx, tx, old, now, accept)
+		return err
+	})
+	return fmt.Sprintf("accepted: %s is now %s (source %d): %s", changed.What, changed.Is, id, accept), err
+}

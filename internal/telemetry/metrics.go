@@ -1,0 +1,133 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/exactly-pipeline/exactly/engine"
+)
+
+// Metrics are the worker's. It implements engine.Observer.
+type Metrics struct {
+	reg       *prometheus.Registry
+	records   prometheus.Counter
+	rows      prometheus.Counter
+	dead      prometheus.Counter
+	published prometheus.Counter
+	capture   prometheus.Histogram
+	publish   *prometheus.HistogramVec
+	queued    prometheus.Gauge
+	state     *prometheus.GaugeVec
+
+	mu     sync.Mutex
+	states map[int32]engine.State
+}
+
+// NewMetrics makes and registers them.
+func NewMetrics() *Metrics {
+	seconds := prometheus.ExponentialBuckets(0.001, 2, 15)
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m := &Metrics{
+		reg:       prometheus.NewRegistry(),
+		records:   counter("exactly_captured_records_total", "Records captured in Postgres."),
+		rows:      counter("exactly_captured_rows_total", "Rows captured in Postgres."),
+		dead:      counter("exactly_dead_letters_total", "Dead letters captured."),
+		published: counter("exactly_published_messages_total", "Messages committed to Kafka, drains included."),
+		capture:   prometheus.NewHistogram(prometheus.HistogramOpts{Name: "exactly_capture_seconds", Help: "Postgres transactions.", Buckets: seconds}),
+		publish:   prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "exactly_publish_seconds", Help: "Kafka transactions.", Buckets: seconds}, []string{"outcome"}),
+		queued:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "exactly_in_flight_bytes", Help: "Bytes prepared and not yet published."}),
+		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "exactly_partition_state", Help: "1 for the state a partition is in."},
+			[]string{"partition", "state"}),
+		states: map[int32]engine.State{},
+	}
+	m.reg.MustRegister(m.records, m.rows, m.dead, m.published, m.capture, m.publish, m.queued, m.state,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// State implements engine.Observer.
+func (m *Metrics) State(partition int32, s engine.State) {
+	p := strconv.Itoa(int(partition))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if was, ok := m.states[partition]; ok {
+		m.state.DeleteLabelValues(p, string(was))
+	}
+	delete(m.states, partition)
+	if s != engine.Unassigned {
+		m.states[partition] = s
+		m.state.WithLabelValues(p, string(s)).Set(1)
+	}
+}
+
+// Captured implements engine.Observer.
+func (m *Metrics) Captured(records, rows, dead int64, took time.Duration) {
+	m.records.Add(float64(records))
+	m.rows.Add(float64(rows))
+	m.dead.Add(float64(dead))
+	m.capture.Observe(took.Seconds())
+}
+
+// Published implements engine.Observer.
+func (m *Metrics) Published(messages int64, took time.Duration, o engine.Outcome) {
+	m.published.Add(float64(messages))
+	m.publish.WithLabelValues(o.String()).Observe(took.Seconds())
+}
+
+// Queued implements engine.Observer.
+func (m *Metrics) Queued(bytes int) { m.queued.Set(float64(bytes)) }
+
+// trouble says which partitions are not at work, and why not.
+func (m *Metrics) trouble() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for p, s := range m.states {
+		if s == engine.Stopped || s == engine.Held {
+			return fmt.Sprintf("partition %d is %s", p, s)
+		}
+	}
+	return ""
+}
+
+// Serve answers /metrics, /healthz (the process is up) and /readyz (no partition is stopped or held) on addr until ctx is done.
+func (m *Metrics) Serve(ctx context.Context, addr string) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("http.addr: %w (set EXACTLY_HTTP_ADDR to another address, or to nothing)", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if why := m.trouble(); why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		<-ctx.Done()
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = srv.Shutdown(c) // the process ends
+	}()
+	go func() {
+		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			_ = l.Close()
+		}
+	}()
+	return nil
+}

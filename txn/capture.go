@@ -1,0 +1,196 @@
+package txn
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/pgcopy"
+	"github.com/exactly-pipeline/exactly/ledger"
+	"github.com/exactly-pipeline/exactly/outbox"
+)
+
+// captureTimeout bounds one capture. A worker that hangs here longer has lost its partitions anyway.
+const captureTimeout = 60 * time.Second
+
+func copySQL(t engine.Table) string {
+	cols := make([]string, 0, len(t.Columns)+3)
+	cols = append(cols, "source_id", "source_partition", "source_offset")
+	for _, c := range t.Columns {
+		cols = append(cols, pgx.Identifier{c}.Sanitize())
+	}
+	return fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT binary)", pgx.Identifier{t.Name}.Sanitize(), strings.Join(cols, ", "))
+}
+
+// row is an offsets row under our lock.
+type row struct {
+	next, epoch, seq int64
+	head             []byte
+	open             bool
+}
+
+// Capture implements engine.Store: one transaction with the rows, the outbox, the dead letters, the ledger entries and the stored
+// offsets of all batches whose offsets row still matches (guard 1: next_offset and epoch). Those that do not match are left out and get 0.
+//
+// Any error leaves the outcome unknown to the caller, COMMIT's above all: the session is closed, and the next claim takes the row's
+// lock on another session and reads what happened (guard 9).
+func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) (seqs []int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, captureTimeout)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			s.hangUp()
+		}
+	}()
+	first, last := batches[0], batches[len(batches)-1]
+	what := fmt.Sprintf("capture %s/%d [%d,%d) to /%d", s.source.Topic, first.Partition, first.From, first.To, last.Partition)
+	c, fresh, err := s.session(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	rows, err := s.lock(ctx, c, batches)
+	if err != nil {
+		return nil, fmt.Errorf("%s: lock offsets: %w", what, err)
+	}
+	_ = fresh
+	seqs = make([]int64, len(batches))
+	var matching []*engine.Batch
+	for i, b := range batches {
+		if r, ok := rows[b.Partition]; ok && r.open && r.next == b.From && r.epoch == b.Epoch {
+			matching = append(matching, b)
+			seqs[i] = r.seq + 1
+		}
+	}
+	if len(matching) == 0 {
+		if _, err := c.Exec(ctx, "ROLLBACK"); err != nil {
+			return nil, fmt.Errorf("%s: roll back: %w", what, err)
+		}
+		return seqs, nil
+	}
+	if err := s.copyAll(ctx, c, matching); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	failpoint.Hit(failpoint.CaptureCopied)
+	failpoint.Beside(failpoint.CaptureCommitSent)
+	if err := s.advance(ctx, c, matching, rows); err != nil {
+		return nil, fmt.Errorf("%s: commit: %w", what, err)
+	}
+	return seqs, nil
+}
+
+// lock begins the transaction and takes the offsets rows' locks, in (source, partition) order.
+func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) (map[int32]row, error) {
+	ids := make([]int32, len(batches))
+	for i, b := range batches {
+		ids[i] = b.Partition
+	}
+	var q pgx.Batch
+	q.Queue("BEGIN")
+	q.Queue(`SELECT source_partition, next_offset, epoch, ledger_seq, ledger_head, state = 'open' FROM partition_offsets
+		WHERE source_id = $1 AND source_partition = ANY($2) ORDER BY source_id, source_partition FOR UPDATE`, s.source.ID, ids)
+	res := c.SendBatch(ctx, &q)
+	defer res.Close() //nolint:errcheck // closed below, where it counts
+	if _, err := res.Exec(); err != nil {
+		return nil, err
+	}
+	rs, err := res.Query()
+	if err != nil {
+		return nil, err
+	}
+	rows := make(map[int32]row, len(batches))
+	for rs.Next() {
+		var id int32
+		var r row
+		if err := rs.Scan(&id, &r.next, &r.epoch, &r.seq, &r.head, &r.open); err != nil {
+			return nil, err
+		}
+		rows[id] = r
+	}
+	if err := rs.Err(); err != nil {
+		return nil, err
+	}
+	return rows, res.Close()
+}
+
+func (s *Store) copyAll(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) error {
+	for i, sql := range s.copySQL {
+		if err := s.copyOne(ctx, c, sql, batches, func(b *engine.Batch) []byte { return b.Tables[i] }); err != nil {
+			return fmt.Errorf("copy %s: %w", s.cfg.Tables[i].Name, err)
+		}
+	}
+	if err := s.copyOne(ctx, c, outbox.CopySQL, batches, func(b *engine.Batch) []byte { return b.Outbox }); err != nil {
+		return fmt.Errorf("copy outbox: %w", err)
+	}
+	if err := s.copyOne(ctx, c, engine.DeadLetterCopySQL, batches, func(b *engine.Batch) []byte { return b.DeadRows }); err != nil {
+		return fmt.Errorf("copy dead_letters: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) copyOne(ctx context.Context, c *pgx.Conn, sql string, batches []*engine.Batch, part func(*engine.Batch) []byte) error {
+	parts := []io.Reader{bytes.NewReader(pgcopy.Header)}
+	for _, b := range batches {
+		if t := part(b); len(t) > 0 {
+			parts = append(parts, bytes.NewReader(t))
+		}
+	}
+	if len(parts) == 1 {
+		return nil
+	}
+	parts = append(parts, bytes.NewReader(pgcopy.Trailer))
+	_, err := c.PgConn().CopyFrom(ctx, io.MultiReader(parts...), sql)
+	return err
+}
+
+// advance sets the stored offsets, appends the ledger entries and commits, in one round trip.
+func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batch, rows map[int32]row) error {
+	now := time.Now().Truncate(time.Microsecond)
+	var q pgx.Batch
+	for _, b := range batches {
+		r := rows[b.Partition]
+		e := ledger.Entry{
+			SourceID: s.source.ID, Partition: b.Partition, Seq: r.seq + 1, Kind: ledger.Capture, From: b.From, To: b.To,
+			Records: b.Records, Rows: b.Rows, DeadLetters: b.DeadLetters, Events: int64(len(b.Messages)),
+			Digest: b.Digest, PrevHash: r.head, Epoch: b.Epoch, Worker: s.cfg.Worker, CommittedAt: now,
+		}
+		hash := e.Hash()
+		queueEntry(&q, &e, hash)
+		q.Queue(`UPDATE partition_offsets SET next_offset = $3, leader_epoch = $4, ledger_seq = $5, ledger_head = $6,
+			published_at_least = greatest(published_at_least, $7), updated_at = now() WHERE source_id = $1 AND source_partition = $2`,
+			s.source.ID, b.Partition, b.To, b.LeaderEpoch, e.Seq, hash, b.Floor)
+	}
+	q.Queue("COMMIT")
+	res := c.SendBatch(ctx, &q)
+	for range q.Len() {
+		tag, err := res.Exec()
+		if err == nil && tag.String() == "ROLLBACK" {
+			err = pgx.ErrTxCommitRollback
+		}
+		if err != nil {
+			_ = res.Close()
+			return err
+		}
+	}
+	return res.Close()
+}
+
+func queueEntry(q *pgx.Batch, e *ledger.Entry, hash []byte) {
+	q.Queue(`INSERT INTO offset_ledger (source_id, source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events,
+		digest, prev_hash, hash, epoch, worker, why, committed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
+		e.SourceID, e.Partition, e.Seq, string(e.Kind), e.From, e.To, e.Records, e.Rows, e.DeadLetters, e.Events,
+		nonNil(e.Digest), nonNil(e.PrevHash), hash, e.Epoch, e.Worker, e.Why, e.CommittedAt)
+}
+
+func nonNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

@@ -1,0 +1,166 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/ledger"
+	"github.com/exactly-pipeline/exactly/outbox"
+)
+
+// Claim implements engine.Store: it raises the epoch under the row's lock, which also waits out a capture whose COMMIT is in
+// flight. A backend that holds the lock longer than the lock timeout belongs to a frozen worker and is ended.
+func (s *Store) Claim(ctx context.Context, partition int32) (engine.Claim, error) {
+	for attempt := 1; ; attempt++ {
+		c, err := s.claim(ctx, partition)
+		if code(err) != "55P03" || attempt > 3 { // lock_not_available
+			return c, err
+		}
+		if err := s.endHolder(ctx, partition); err != nil {
+			return c, err
+		}
+	}
+}
+
+func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err error) {
+	what := func(err error) error { return fmt.Errorf("claim %s/%d: %w", s.source.Topic, partition, err) }
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return c, what(err)
+	}
+	defer tx.Rollback(ctx) //nolint:errcheck // after a commit there is nothing to roll back
+	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", s.cfg.LockTimeout.Milliseconds())); err != nil {
+		return c, what(err)
+	}
+	var state, worker, by, why string
+	var claimants []string
+	err = tx.QueryRow(ctx, `SELECT next_offset, leader_epoch, ledger_seq, published_at_least, worker, claimants, state, coalesce(held_by, ''), coalesce(held_why, ''),
+		EXISTS (SELECT FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.kind = 'capture' LIMIT 1)
+		FROM partition_offsets p WHERE source_id = $1 AND source_partition = $2 FOR UPDATE`, s.source.ID, partition).
+		Scan(&c.Next, &c.LeaderEpoch, &c.LedgerSeq, &c.Floor, &worker, &claimants, &state, &by, &why, &c.Captured)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return c, engine.ErrNoRow
+	case err != nil:
+		return c, what(err)
+	case state == "held":
+		return c, &engine.HeldError{By: by, Why: why}
+	}
+	c.Predecessors = predecessors(worker, claimants)
+	// The predecessors' names stay until the gap is drained, ours joins them: whoever comes after us knows all who may have left a
+	// transaction open.
+	err = tx.QueryRow(ctx, `UPDATE partition_offsets SET epoch = epoch + 1, updated_at = now(),
+		claimants = CASE WHEN $3 = ANY(claimants) THEN claimants ELSE array_append(claimants, $3) END
+		WHERE source_id = $1 AND source_partition = $2 RETURNING epoch`, s.source.ID, partition, s.cfg.Worker).Scan(&c.Epoch)
+	if err != nil {
+		return c, what(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return c, what(err)
+	}
+	return c, nil
+}
+
+func predecessors(worker string, claimants []string) []string {
+	var p []string
+	for _, w := range append([]string{worker}, claimants...) {
+		seen := w == ""
+		for _, x := range p {
+			seen = seen || x == w
+		}
+		if !seen {
+			p = append(p, w)
+		}
+	}
+	return p
+}
+
+// endHolder ends the backend that holds the row's lock: the row's xmax names its transaction.
+func (s *Store) endHolder(ctx context.Context, partition int32) error {
+	rows, err := s.pool.Query(ctx, `SELECT l.pid, coalesce(a.application_name, ''), pg_terminate_backend(l.pid)
+		FROM partition_offsets p JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted
+		LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		WHERE p.source_id = $1 AND p.source_partition = $2 AND l.pid <> pg_backend_pid()`, s.source.ID, partition)
+	if err != nil {
+		return fmt.Errorf("end the backend that holds %s/%d: %w", s.source.Topic, partition, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var pid int32
+		var app string
+		var ended bool
+		if err := rows.Scan(&pid, &app, &ended); err != nil {
+			return fmt.Errorf("end the backend that holds %s/%d: %w", s.source.Topic, partition, err)
+		}
+		s.cfg.Log.Warn("a frozen session held the offsets row: its backend was ended", zap.Int32("partition", partition), zap.Int32("pid", pid),
+			zap.String("application_name", app), zap.Bool("ended", ended), zap.Duration("waited", s.cfg.LockTimeout))
+	}
+	return rows.Err()
+}
+
+// Drained implements engine.Store.
+func (s *Store) Drained(ctx context.Context, partition int32, epoch int64) error {
+	_, err := s.pool.Exec(ctx, `UPDATE partition_offsets SET worker = $4, claimants = '{}' WHERE source_id = $1 AND source_partition = $2 AND epoch = $3
+		AND (worker <> $4 OR claimants <> '{}')`, s.source.ID, partition, epoch, s.cfg.Worker)
+	if err != nil {
+		return fmt.Errorf("note %s/%d drained: %w", s.source.Topic, partition, err)
+	}
+	return nil
+}
+
+// Start implements engine.Store. The first start of a source chooses for all its partitions at once, and the choice is a ledger
+// entry; a partition added later begins at 0, so that none of its records is missed.
+func (s *Store) Start(ctx context.Context, partition int32, from func(context.Context) (map[int32]int64, error)) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var chosen string
+		if err := tx.QueryRow(ctx, `SELECT start_from FROM sources WHERE source_id = $1 FOR UPDATE`, s.source.ID).Scan(&chosen); err != nil {
+			return fmt.Errorf("start %s: %w", s.source.Topic, err)
+		}
+		offsets := map[int32]int64{partition: 0}
+		why := "partition added after the source was started"
+		if chosen == "" {
+			var err error
+			if offsets, err = from(ctx); err != nil {
+				return fmt.Errorf("start %s: %w", s.source.Topic, err)
+			}
+			why = "first start from " + s.source.Start
+			if _, err := tx.Exec(ctx, `UPDATE sources SET start_from = $2, started_at = now() WHERE source_id = $1`, s.source.ID, s.source.Start); err != nil {
+				return fmt.Errorf("start %s: %w", s.source.Topic, err)
+			}
+			s.cfg.Log.Info("first start of the source", zap.String("topic", s.source.Topic), zap.String("from", s.source.Start), zap.Int("partitions", len(offsets)))
+		}
+		for p, o := range offsets {
+			if err := s.begin(ctx, tx, p, o, why); err != nil {
+				return fmt.Errorf("start %s/%d: %w", s.source.Topic, p, err)
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Store) begin(ctx context.Context, tx pgx.Tx, partition int32, offset int64, why string) error {
+	e := ledger.Entry{
+		SourceID: s.source.ID, Partition: partition, Seq: 1, Kind: ledger.Start, From: offset, To: offset,
+		Worker: s.cfg.Worker, Why: why, CommittedAt: time.Now().Truncate(time.Microsecond),
+	}
+	hash := e.Hash()
+	tag, err := tx.Exec(ctx, `INSERT INTO partition_offsets (source_id, source_partition, next_offset, ledger_seq, ledger_head)
+		VALUES ($1, $2, $3, 1, $4) ON CONFLICT DO NOTHING`, s.source.ID, partition, offset, hash)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err // another worker was first
+	}
+	var q pgx.Batch
+	queueEntry(&q, &e, hash)
+	return tx.SendBatch(ctx, &q).Close()
+}
+
+// Gap implements engine.Store.
+func (s *Store) Gap(ctx context.Context, partition int32, from, to int64, limit int) ([]outbox.Message, int64, error) {
+	return outbox.Gap(ctx, s.pool, s.source.ID, partition, from, to, limit)
+}

@@ -1,0 +1,218 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/outbox"
+)
+
+// Class is what an error of the Kafka client leads to.
+type Class int
+
+// The classes.
+const (
+	Unknown   Class = iota // nothing set: treated as fatal
+	Retriable              // the same call again, until its deadline; never another call meanwhile
+	Abortable              // abort, then the same bytes again
+	Stale                  // illegal generation, unknown member: abort, wait for the rebalance
+	Fatal                  // fenced or fatal: close the producer
+)
+
+// Error is an error of the Kafka client with its class.
+type Error struct {
+	Class Class
+	Err   error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Offset is an input offset to be committed in a Kafka transaction.
+type Offset struct {
+	Partition   int32
+	Offset      int64
+	LeaderEpoch int32 // -1 unknown
+	Metadata    string
+}
+
+// Producer is one incarnation of a transactional producer: the interface another client would implement. Every call takes a
+// deadline by ctx; errors are *Error.
+type Producer interface {
+	Init(ctx context.Context) error
+	Begin() error
+	Produce(ctx context.Context, m *outbox.Message) error
+	SendOffsets(ctx context.Context, topic string, offsets []Offset, s engine.Stamp) error
+	Commit(ctx context.Context) error
+	Abort(ctx context.Context) error
+	Close()
+}
+
+// Publisher runs the Kafka transactions of one worker. It implements engine.Publisher.
+type Publisher struct {
+	Topic   string                   // the input topic, whose offsets are committed
+	New     func() (Producer, error) // a producer under this worker's transactional id
+	Timeout time.Duration            // of one call; not longer than the transaction timeout
+	Log     *zap.Logger
+	p       Producer
+}
+
+// Metadata is what a committed group offset carries, so that a reset by hand can be told from ours.
+func Metadata(epoch, ledgerSeq int64) string {
+	return "exactly/1 " + strconv.FormatInt(epoch, 10) + " " + strconv.FormatInt(ledgerSeq, 10)
+}
+
+// IsOurs says whether a group offset's metadata is ours.
+func IsOurs(metadata string) bool { return strings.HasPrefix(metadata, "exactly/1 ") }
+
+// Renew implements engine.Publisher. InitTransactions under the same transactional id aborts what the producer before left open and
+// fences every stray request of it (guard 8).
+func (p *Publisher) Renew(ctx context.Context) error {
+	p.Close()
+	pr, err := p.New()
+	if err != nil {
+		return fmt.Errorf("make a producer: %w", err)
+	}
+	if err := p.call(ctx, pr.Init); err != nil {
+		pr.Close()
+		return fmt.Errorf("init transactions: %w", err)
+	}
+	p.p = pr
+	return nil
+}
+
+// Close implements engine.Publisher.
+func (p *Publisher) Close() {
+	if p.p != nil {
+		p.p.Close()
+		p.p = nil
+	}
+}
+
+// points are the failpoints of a publish, or of a drain's.
+type points struct{ produced, offsetsSent, commitSent, committed string }
+
+var (
+	publishPoints = points{failpoint.PublishProduced, failpoint.PublishOffsetsSent, failpoint.PublishCommitSent, failpoint.PublishCommitted}
+	drainPoints   = points{failpoint.DrainProduced, failpoint.DrainOffsetsSent, failpoint.DrainCommitSent, failpoint.DrainCommitted}
+)
+
+// Publish implements engine.Publisher.
+func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func() bool) (engine.Outcome, error) {
+	if p.p == nil {
+		return engine.Lost, errors.New("no producer")
+	}
+	at := publishPoints
+	for i := range items {
+		if items[i].Drain {
+			at = drainPoints
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
+	defer cancel()
+	if err := p.p.Begin(); err != nil {
+		return p.giveUp(fmt.Errorf("begin transaction: %w", err))
+	}
+	for i := range items {
+		for j := range items[i].Messages {
+			if err := p.p.Produce(ctx, &items[i].Messages[j]); err != nil {
+				return p.giveUp(fmt.Errorf("produce to %s: %w", items[i].Messages[j].Topic, err))
+			}
+		}
+	}
+	failpoint.Hit(at.produced)
+	if cancelled() {
+		return p.abort(errors.New("the partition was lost"))
+	}
+	offsets := make([]Offset, len(items))
+	for i := range items {
+		it := &items[i]
+		offsets[i] = Offset{it.Partition, it.To, it.LeaderEpoch, Metadata(it.Epoch, it.LedgerSeq)}
+	}
+	err := p.call(ctx, func(ctx context.Context) error { return p.p.SendOffsets(ctx, p.Topic, latest(offsets), s) })
+	if err != nil {
+		return p.giveUp(fmt.Errorf("send offsets to transaction: %w", err))
+	}
+	failpoint.Hit(at.offsetsSent)
+	if cancelled() {
+		return p.abort(errors.New("the partition was lost"))
+	}
+	failpoint.Beside(at.commitSent)
+	// From here on the outcome can be unknown: an error that is not plainly an abort ends this producer.
+	if err := p.call(ctx, p.p.Commit); err != nil {
+		return p.giveUp(fmt.Errorf("commit transaction: %w", err))
+	}
+	failpoint.Hit(at.committed)
+	return engine.Committed, nil
+}
+
+// latest keeps the last offset of each partition: items stand in the order of capture.
+func latest(os []Offset) []Offset {
+	out := os[:0]
+	for _, o := range os {
+		found := false
+		for i := range out {
+			if out[i].Partition == o.Partition {
+				out[i], found = o, true
+			}
+		}
+		if !found {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// call makes the same call again while its error is retriable and there is time.
+func (p *Publisher) call(ctx context.Context, f func(context.Context) error) error {
+	for {
+		err := f(ctx)
+		var e *Error
+		if err == nil || !errors.As(err, &e) || e.Class != Retriable {
+			return err
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return err // its outcome is unknown now
+		case <-t.C:
+		}
+	}
+}
+
+// giveUp turns an error into an outcome, aborting where the class allows it.
+func (p *Publisher) giveUp(err error) (engine.Outcome, error) {
+	var e *Error
+	if errors.As(err, &e) {
+		switch e.Class {
+		case Abortable:
+			return p.abort(err)
+		case Stale:
+			o, err := p.abort(err)
+			if o == engine.Aborted {
+				o = engine.StaleStamp
+			}
+			return o, err
+		}
+	}
+	return engine.Lost, err
+}
+
+// abort has its own deadline: it must be tried even when the transaction's is used up.
+func (p *Publisher) abort(why error) (engine.Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
+	defer cancel()
+	if err := p.call(ctx, p.p.Abort); err != nil {
+		return engine.Lost, fmt.Errorf("%w; and abort failed: %w", why, err)
+	}
+	return engine.Aborted, why
+}

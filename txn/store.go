@@ -1,0 +1,183 @@
+// Package txn owns the two transactions: capture, in Postgres, and publish, in Kafka; their guards, error classes and unknown outcomes.
+//
+// It promises all or nothing of each, and says so when it can't tell which. It never decides what to do next: that is the engine's.
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+)
+
+// StoreConfig is what a Store needs to know.
+type StoreConfig struct {
+	DSN         string
+	Group       string
+	Worker      string
+	Build       string        // of the program, noted with the incarnation
+	LockTimeout time.Duration // how long a claim waits for a row before it ends the backend that holds it
+	IdleTimeout time.Duration // idle_in_transaction_session_timeout of every session
+	Tables      []engine.Table
+	Log         *zap.Logger
+}
+
+// Store is Postgres for one worker: claims, captures, the outbox's gap. It implements engine.Store.
+type Store struct {
+	cfg         StoreConfig
+	source      Source
+	incarnation uuid.UUID
+	copySQL     []string
+	pool        *pgxpool.Pool // everything but captures
+
+	mu       sync.Mutex
+	identity string    // system identifier and timeline all sessions must have
+	capture  *pgx.Conn // captures, one at a time; nil until dialled
+}
+
+// ErrStoreChanged says that a new session met another database, or another timeline of it, than the sessions before.
+var ErrStoreChanged = errors.New("postgres is not the one it was before (system identifier or timeline differ): a failover, or a restored backup")
+
+// OpenStore registers this process as the worker's incarnation and returns its store. ErrNoSource if setup has not been run.
+func OpenStore(ctx context.Context, cfg StoreConfig, source Source) (*Store, error) {
+	s := &Store{cfg: cfg, source: source, incarnation: uuid.New()}
+	for _, t := range cfg.Tables {
+		s.copySQL = append(s.copySQL, copySQL(t))
+	}
+	pc, err := pgxpool.ParseConfig(cfg.DSN)
+	if err != nil {
+		return nil, fmt.Errorf("read postgres.dsn: %w", err)
+	}
+	s.shape(pc.ConnConfig)
+	pc.MaxConns, pc.MinConns = 4, 0
+	pc.MaxConnIdleTime = time.Minute
+	pc.AfterConnect = s.meet
+	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+		return nil, fmt.Errorf("connect to postgres: %w", err)
+	}
+	host, _ := os.Hostname()
+	_, err = s.pool.Exec(ctx, `INSERT INTO workers (group_id, worker, incarnation, host, pid, build, started_at) VALUES ($1, $2, $3, $4, $5, $6, now())
+		ON CONFLICT (group_id, worker) DO UPDATE SET incarnation = excluded.incarnation, host = excluded.host, pid = excluded.pid,
+		build = excluded.build, started_at = excluded.started_at`, cfg.Group, cfg.Worker, s.incarnation, host, os.Getpid(), cfg.Build)
+	if err != nil {
+		s.pool.Close()
+		return nil, fmt.Errorf("register worker %s: %w", cfg.Worker, err)
+	}
+	return s, nil
+}
+
+// shape gives every session its timeouts: a frozen worker must not hold a row's lock for ever.
+func (s *Store) shape(c *pgx.ConnConfig) {
+	ms := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	c.RuntimeParams["application_name"] = "exactly/" + s.cfg.Group + "/" + s.cfg.Worker
+	c.RuntimeParams["idle_in_transaction_session_timeout"] = ms(s.cfg.IdleTimeout)
+	c.RuntimeParams["tcp_user_timeout"] = ms(s.cfg.IdleTimeout)
+	c.RuntimeParams["timezone"] = "UTC"
+	c.ConnectTimeout = 5 * time.Second
+	c.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+}
+
+// meet compares a new session's database with that of the sessions before (guard 11).
+func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
+	var id string
+	err := c.QueryRow(ctx, `SELECT system_identifier::text || '/' || CASE WHEN pg_is_in_recovery() THEN 'replica'
+		ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END FROM pg_control_system()`).Scan(&id)
+	if err != nil {
+		return fmt.Errorf("ask postgres for its identity: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.identity == "" {
+		s.identity = id
+	}
+	if s.identity == id {
+		return nil
+	}
+	s.cfg.Log.Warn("postgres changed identity", zap.String("before", s.identity), zap.String("now", id))
+	s.identity = id // the next sessions are measured by this one; sessions to the old one end here
+	if s.capture != nil {
+		old := s.capture
+		s.capture = nil
+		go old.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is of no use any more
+	}
+	go s.pool.Reset()
+	return ErrStoreChanged
+}
+
+// session is the capture session, dialled if need be.
+func (s *Store) session(ctx context.Context) (*pgx.Conn, bool, error) {
+	s.mu.Lock()
+	c := s.capture
+	s.mu.Unlock()
+	if c != nil && !c.IsClosed() {
+		return c, false, nil
+	}
+	pc, err := pgx.ParseConfig(s.cfg.DSN)
+	if err != nil {
+		return nil, false, fmt.Errorf("read postgres.dsn: %w", err)
+	}
+	s.shape(pc)
+	c, err = pgx.ConnectConfig(ctx, pc)
+	if err != nil {
+		return nil, false, fmt.Errorf("connect to postgres: %w", err)
+	}
+	if err := s.meet(ctx, c); err != nil {
+		_ = c.Close(ctx)
+		return nil, false, err
+	}
+	s.mu.Lock()
+	s.capture = c
+	s.mu.Unlock()
+	return c, true, nil
+}
+
+// hangUp ends the capture session: whatever its transaction was doing, it is over or will be found out by a claim.
+func (s *Store) hangUp() {
+	s.mu.Lock()
+	c := s.capture
+	s.capture = nil
+	s.mu.Unlock()
+	if c != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = c.Close(ctx)
+	}
+}
+
+// Close ends all sessions.
+func (s *Store) Close() {
+	s.hangUp()
+	s.pool.Close()
+}
+
+// Incarnation implements engine.Store.
+func (s *Store) Incarnation(ctx context.Context) (bool, error) {
+	var id uuid.UUID
+	err := s.pool.QueryRow(ctx, `SELECT incarnation::text FROM workers WHERE group_id = $1 AND worker = $2`, s.cfg.Group, s.cfg.Worker).Scan(&id)
+	if err != nil {
+		return false, fmt.Errorf("read worker %s: %w", s.cfg.Worker, err)
+	}
+	return id == s.incarnation, nil
+}
+
+// TopicIDs implements engine.Store.
+func (s *Store) TopicIDs(context.Context) (map[string]string, error) { return s.source.TopicIDs, nil }
+
+func code(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	return ""
+}
