@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -59,14 +60,21 @@ func sourceOf(topic string, hs []outbox.Header) (s source, why string) {
 	if v == "" {
 		return s, "no " + sourceHeader + " header"
 	}
-	rest, ok := strings.CutPrefix(v, topic+"/")
-	part, off, ok2 := strings.Cut(rest, "/")
-	n, err := strconv.ParseInt(part, 10, 32)
-	o, err2 := strconv.ParseInt(off, 10, 64)
-	if !ok || !ok2 || err != nil || err2 != nil || n < 0 || o < 0 || v != fmt.Sprintf("%s/%d/%d", topic, n, o) {
+	rest, ok := strings.CutPrefix(v, topic)
+	rest, ok2 := strings.CutPrefix(rest, "/")
+	part, off, ok3 := strings.Cut(rest, "/")
+	n, good := plainNumber(part, math.MaxInt32)
+	o, good2 := plainNumber(off, math.MaxInt64)
+	if !ok || !ok2 || !ok3 || !good || !good2 {
 		return s, fmt.Sprintf("the %s header %.80q is not %s/<partition>/<offset>", sourceHeader, v, topic)
 	}
 	return source{int32(n), o}, ""
+}
+
+// plainNumber takes digits only, without leading zeros: one coordinate has one spelling.
+func plainNumber(s string, limit int64) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n >= 0 && n <= limit && s[0] != '+' && s[0] != '-' && (s[0] != '0' || len(s) == 1)
 }
 
 // readOutputs reads both output topics up to their stable ends as they are now: after the snapshot.
@@ -163,11 +171,13 @@ func (w *worker) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	defer p.mu.Unlock()
 	first := true
 	c, why := p.at(src.offset)
-	count := &p.stat.Events
-	if o.sink == DLQ {
-		count = &p.stat.DLQ
+	switch {
+	case src.offset >= p.stored: // counted as later, if it is one: beside the rows of the snapshot they would only confuse
+	case o.sink == DLQ:
+		p.stat.DLQ++
+	default:
+		p.stat.Events++
 	}
-	*count++
 	switch {
 	case c != nil && o.sink == Events:
 		first = inc(&c.events) == 1
@@ -175,6 +185,7 @@ func (w *worker) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 		first = inc(&c.dlq) == 1
 	case src.offset >= p.stored:
 		p.beyond = append(p.beyond, beyond{src.offset, *at})
+		first = false // not known: nothing counts them until the end
 	case why == "":
 		p.stat.OutOfReach++
 	default:

@@ -70,7 +70,7 @@ type errTruncated struct{ start int64 }
 
 func (e *errTruncated) Error() string { return fmt.Sprintf("the log starts at %d by now", e.start) }
 
-// read passes the committed records in [from, to) to fn, in order, as they are fetched, and returns where it stopped: to or above.
+// read passes the committed records in [from, to) to fn, in order, as they are fetched, and returns where it stopped.
 // *errTruncated (errors.As) is returned when retention was faster.
 func (k *kafka) read(ctx context.Context, topic string, partition int32, from, to int64, fn func([]*kgo.Record) error) (int64, error) {
 	for from < to {
@@ -84,7 +84,7 @@ func (k *kafka) read(ctx context.Context, topic string, partition int32, from, t
 		if err := fn(recs); err != nil {
 			return from, err
 		}
-		from = next
+		from = min(next, to) // a fetch brings whole batches: what is beyond to was not passed on, and must be read by whoever goes on
 	}
 	return from, nil
 }

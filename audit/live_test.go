@@ -257,6 +257,32 @@ func TestHidden(t *testing.T) {
 	})
 }
 
+// A fetch brings whole batches, and by now perhaps more than was there when the end was listed: nothing of it may be skipped.
+func TestReadingOn(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	o := w.opts
+	require.NoError(t, o.fill())
+	k, err := newKafka(w.ctx, &o)
+	require.NoError(t, err)
+	defer k.close()
+	for to := range int64(12) {
+		var got []int64
+		take := func(recs []*kgo.Record) error {
+			for _, r := range recs {
+				got = append(got, r.Offset)
+			}
+			return nil
+		}
+		next, err := k.read(w.ctx, o.Input, 0, 0, to, take)
+		require.NoError(t, err)
+		require.Equal(t, to, next)
+		_, err = k.read(w.ctx, o.Input, 0, next, 12, take)
+		require.NoError(t, err)
+		require.Equal(t, []int64{0, 1, 2, 7, 8, 9, 10}, got, "stopped at %d", to)
+	}
+}
+
 // A transaction that holds the group offset open does not stop the audit: what was stable before is still true.
 func TestUnstableGroupOffset(t *testing.T) {
 	t.Parallel()

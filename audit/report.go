@@ -12,8 +12,8 @@ type Totals struct {
 	Rows        int64 `json:"rows"`           // rows in enriched_clicks
 	Outbox      int64 `json:"outbox"`         // messages in outbox
 	DeadLetters int64 `json:"dead_letters"`   // rows in dead_letters
-	Events      int64 `json:"events"`         // committed records in the output topic
-	DLQ         int64 `json:"dlq"`            // committed records in the DLQ topic
+	Events      int64 `json:"events"`         // committed records in the output topic, of offsets below the stored ones
+	DLQ         int64 `json:"dlq"`            // the same in the DLQ topic
 	Owed        int64 `json:"owed"`           // captured, not yet published: no error while workers are working
 	Waiting     int64 `json:"waiting"`        // input offsets from the stored offsets to the stable end, markers included; with Settled records only
 	Later       int64 `json:"later"`          // events captured after the snapshot, covered by the stored offset read at the end
@@ -115,6 +115,9 @@ func (r *run) report(begun time.Time) *Report {
 }
 
 func (r *Report) verdict() string {
+	if r.Clean() && r.Totals.Input == 0 { // nothing wrong with nothing: no proof
+		return "clean, but nothing was captured yet"
+	}
 	if r.Clean() {
 		s := "clean: every input record is in Postgres once and in Kafka once, and both say the same"
 		if r.Totals.Owed > 0 {

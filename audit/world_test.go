@@ -190,7 +190,7 @@ func (w *world) open(cl *kgo.Client, recs ...*kgo.Record) {
 func (w *world) click(n int64) *schema.Click {
 	ip := fmt.Sprintf("192.0.2.%d", n%250+1)
 	if n%3 == 0 {
-		ip = fmt.Sprintf("2001:db8::%x", n+1)
+		ip = fmt.Sprintf("2001:db8::%x", n%60000+1)
 	}
 	return &schema.Click{UserID: n + 1, SessionID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n), TimestampMs: 1_767_225_600_000 + n, URL: fmt.Sprintf("https://example.com/%d", n), IP: ip}
 }

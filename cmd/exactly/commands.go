@@ -9,6 +9,7 @@ func commands(g *globals) []*cobra.Command {
 		newSetup(g),
 		newMigrate(g),
 		newRun(g),
+		newAudit(g),
 		newConfig(g),
 		newGenerate(g),
 	}

@@ -1,0 +1,286 @@
+package behaviour
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/audit"
+	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/config"
+)
+
+const (
+	session    = 3 * time.Second // of the workers under test
+	partitions = 12
+	patience   = 90 * time.Second // for anything to happen on a crowded machine; nothing waits this long when all is well
+)
+
+// bundle is one test's world.
+type bundle struct {
+	t       *testing.T
+	ctx     context.Context
+	cfg     config.Config
+	env     map[string]string
+	db      *pgxpool.Pool
+	adm     *admin.Admin
+	sent    int64
+	workers []*worker
+	dir     string
+}
+
+func setup(t *testing.T, with ...string) *bundle {
+	t.Helper()
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	t.Cleanup(cancel)
+	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_")
+	dsn, err := shared.stack.NewDatabase(ctx, name)
+	require.NoError(t, err)
+	b := &bundle{t: t, ctx: ctx, dir: t.TempDir(), env: shared.stack.Env()}
+	for k, v := range map[string]string{
+		"EXACTLY_POSTGRES_DSN": dsn, "EXACTLY_GROUP": name, "EXACTLY_TOPICS_INPUT": name + ".in", "EXACTLY_TOPICS_OUTPUT": name + ".out",
+		"EXACTLY_TOPICS_DLQ": name + ".dlq", "EXACTLY_TOPICS_PARTITIONS": fmt.Sprint(partitions), "EXACTLY_HTTP_ADDR": "",
+		"EXACTLY_KAFKA_SESSION_TIMEOUT": session.String(), "EXACTLY_KAFKA_HEARTBEAT_INTERVAL": "300ms", "EXACTLY_KAFKA_STABLE_TIMEOUT": "500ms",
+		"EXACTLY_POSTGRES_LOCK_TIMEOUT": "1s", "EXACTLY_BATCH_MAX_RECORDS": "500", "EXACTLY_LOG_LEVEL": "debug",
+	} {
+		b.env[k] = v
+	}
+	for _, kv := range with {
+		k, v, _ := strings.Cut(kv, "=")
+		b.env[k] = v
+	}
+	b.cfg, err = config.Load("", b.environ(), nil)
+	require.NoError(t, err)
+	b.db, err = pgxpool.New(ctx, dsn)
+	require.NoError(t, err)
+	t.Cleanup(b.db.Close)
+	b.adm, err = admin.New(&b.cfg, zap.NewNop())
+	require.NoError(t, err)
+	t.Cleanup(b.adm.Close)
+	b.exactly("setup")
+	t.Cleanup(b.end)
+	return b
+}
+
+func (b *bundle) environ() []string {
+	var out []string
+	for k, v := range b.env {
+		out = append(out, k+"="+v)
+	}
+	return out
+}
+
+// exactly runs a command to its end, which must be exit 0.
+func (b *bundle) exactly(args ...string) string {
+	b.t.Helper()
+	out, code := b.try(args...)
+	require.Zero(b.t, code, "exactly %v:\n%s", args, out)
+	return out
+}
+
+func (b *bundle) try(args ...string) (string, int) {
+	cmd := exec.CommandContext(b.ctx, shared.bin, args...)
+	cmd.Env = append(os.Environ(), b.environ()...)
+	out, _ := cmd.CombinedOutput()
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func (b *bundle) generate(n int) {
+	b.t.Helper()
+	b.exactly("generate", "--rate", "0", "--count", fmt.Sprint(n), "--seed", fmt.Sprint(b.sent+1), "--bad-share", "0.002")
+	b.sent += int64(n)
+}
+
+// worker is one process of `exactly run`.
+type worker struct {
+	b    *bundle
+	id   string
+	cmd  *exec.Cmd
+	log  *syncBuffer
+	done chan struct{}
+}
+
+// start runs a worker; with are further NAME=VALUE settings.
+func (b *bundle) start(id string, with ...string) *worker {
+	b.t.Helper()
+	w := &worker{b: b, id: id, log: &syncBuffer{}, done: make(chan struct{})}
+	w.cmd = exec.Command(shared.bin, "run")
+	w.cmd.Env = append(append(append(os.Environ(), b.environ()...), "EXACTLY_WORKER_ID="+id, "EXACTLY_FAILPOINT_DIR="+b.dir), with...)
+	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
+	require.NoError(b.t, w.cmd.Start())
+	go func() { _ = w.cmd.Wait(); close(w.done) }() //nolint:errcheck // how it ended is in ProcessState
+	b.workers = append(b.workers, w)
+	return w
+}
+
+func failpoint(spec string) string { return "EXACTLY_FAILPOINT=" + spec }
+
+func (w *worker) signal(s syscall.Signal) { _ = w.cmd.Process.Signal(s) }
+
+func (w *worker) kill() {
+	w.signal(syscall.SIGKILL)
+	<-w.done
+}
+
+// stop asks it to end and requires exit 0 within ten seconds.
+func (w *worker) stop() {
+	w.b.t.Helper()
+	w.signal(syscall.SIGTERM)
+	select {
+	case <-w.done:
+	case <-time.After(10 * time.Second):
+		w.b.t.Fatalf("worker %s did not end within 10s of SIGTERM", w.id)
+	}
+	require.Zero(w.b.t, w.cmd.ProcessState.ExitCode(), "worker %s: %s", w.id, w.log.tail())
+}
+
+// killed waits until the worker was killed by its own failpoint.
+func (w *worker) killed(point string) {
+	w.b.t.Helper()
+	select {
+	case <-w.done:
+	case <-time.After(patience):
+		w.b.t.Fatalf("worker %s was not killed at %s\n%s", w.id, point, w.log.tail())
+	}
+	st, _ := w.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	require.True(w.b.t, st.Signaled() && st.Signal() == syscall.SIGKILL, "worker %s ended otherwise: %v\n%s", w.id, w.cmd.ProcessState, w.log.tail())
+	require.True(w.b.t, w.b.hit(point), "the kill did not happen at %s", point)
+}
+
+func (b *bundle) file(point, suffix string) string {
+	return filepath.Join(b.dir, strings.ReplaceAll(point, "/", "-")+suffix)
+}
+
+func (b *bundle) hit(point string) bool {
+	_, err := os.Stat(b.file(point, ".hit"))
+	return err == nil
+}
+
+func (b *bundle) release(point string) {
+	require.NoError(b.t, os.WriteFile(b.file(point, ".release"), nil, 0o600))
+}
+
+// says waits until the worker's log matches.
+func (w *worker) says(pattern string) {
+	w.b.t.Helper()
+	re := regexp.MustCompile(pattern)
+	w.b.until(fmt.Sprintf("worker %s says %q", w.id, pattern), func() bool { return re.Match(w.log.bytes()) })
+}
+
+// until waits for the thing itself, and fails when patience runs out.
+func (b *bundle) until(what string, ok func() bool) {
+	b.t.Helper()
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			b.logs()
+			b.t.Fatalf("waited %v in vain until: %s", patience, what)
+		}
+	}
+}
+
+func (b *bundle) logs() {
+	for _, w := range b.workers {
+		b.t.Logf("worker %s:\n%s", w.id, w.log.tail())
+	}
+}
+
+func (b *bundle) scalar(sql string, args ...any) int64 {
+	b.t.Helper()
+	var n int64
+	require.NoError(b.t, b.db.QueryRow(b.ctx, sql, args...).Scan(&n))
+	return n
+}
+
+func (b *bundle) stored() int64 {
+	return b.scalar(`SELECT coalesce(sum(next_offset), 0)::bigint FROM partition_offsets`)
+}
+
+func (b *bundle) published() int64 {
+	os, unstable, err := b.adm.Offsets(b.ctx)
+	require.NoError(b.t, err)
+	if len(unstable) > 0 {
+		return -1
+	}
+	var n int64
+	for _, o := range os {
+		n += max(o.At, 0)
+	}
+	return n
+}
+
+// settle waits until everything sent is in both sinks and requires the audit to be clean.
+func (b *bundle) settle() *audit.Report {
+	b.t.Helper()
+	b.until(fmt.Sprintf("all %d clicks are stored and published", b.sent), func() bool { return b.stored() == b.sent && b.published() == b.sent })
+	return b.audit(true)
+}
+
+func (b *bundle) audit(settled bool) *audit.Report {
+	b.t.Helper()
+	r, err := audit.Run(b.ctx, audit.Options{
+		Brokers: []string{b.cfg.Kafka.Brokers}, DSN: b.cfg.Postgres.DSN, RegistryURL: b.cfg.Registry.URL, Group: b.cfg.Group,
+		Input: b.cfg.Topics.Input, Output: b.cfg.Topics.Output, DLQ: b.cfg.Topics.DLQ, Settled: settled,
+	})
+	require.NoError(b.t, err)
+	if !r.Clean() {
+		b.logs()
+	}
+	require.True(b.t, r.Clean(), "audit: %+v", r)
+	return r
+}
+
+// end stops what is left, and shows the logs of a failed test.
+func (b *bundle) end() {
+	if b.t.Failed() {
+		b.logs()
+	}
+	for _, w := range b.workers {
+		w.signal(syscall.SIGCONT)
+		w.kill()
+	}
+}
+
+// syncBuffer is a log that can be read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) bytes() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.b.Bytes())
+}
+
+func (s *syncBuffer) tail() string {
+	b := s.bytes()
+	if len(b) > 12_000 {
+		b = b[len(b)-12_000:]
+	}
+	return string(b)
+}
