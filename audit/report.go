@@ -119,9 +119,12 @@ func (r *Report) verdict() string {
 		return "clean, but nothing was captured yet"
 	}
 	if r.Clean() {
-		s := "clean: every input record is in Postgres once and in Kafka once, and both say the same"
+		s := fmt.Sprintf("clean: each of the %d input records captured is in Postgres once and in Kafka once, and both say the same", r.Totals.Input)
 		if r.Totals.Owed > 0 {
-			s += fmt.Sprintf("; Kafka is still owed %d", r.Totals.Owed)
+			s = fmt.Sprintf("clean: each of the %d input records captured is in Postgres once, Kafka is still owed %d and has the others once, and both say the same", r.Totals.Input, r.Totals.Owed)
+		}
+		if r.Totals.Waiting > 0 {
+			s += fmt.Sprintf("; up to %d more wait to be captured", r.Totals.Waiting)
 		}
 		return s
 	}

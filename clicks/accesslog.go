@@ -3,7 +3,6 @@ package clicks
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -165,15 +164,20 @@ func isHTTP(s string) bool {
 	return len(s) > len("https://") && (strings.EqualFold(s[:7], "http://") || strings.EqualFold(s[:8], "https://"))
 }
 
-// percentEncode encodes the bytes that RFC 3986 has in no URL, and leaves what is encoded already: the result is ASCII, and so
-// valid UTF-8, which Avro demands of a string.
+// percentEncode encodes the bytes that RFC 3986 has in no URL, a percent sign that begins no escape among them, and leaves what is
+// encoded already: the result is ASCII, and so valid UTF-8, which Avro demands of a string.
 func percentEncode(s string) string {
 	var b []byte
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c > ' ' && c < 0x7f && strings.IndexByte("\"<>\\^`{|}", c) < 0 {
+		c := s[i]
+		fits := c > ' ' && c < 0x7f && strings.IndexByte("\"<>\\^`{|}", c) < 0
+		if c == '%' {
+			fits = i+2 < len(s) && unhex(s[i+1]) >= 0 && unhex(s[i+2]) >= 0
+		}
+		if fits {
 			b = append(b, c)
 		} else {
-			b = fmt.Appendf(b, "%%%02X", c)
+			b = append(b, '%', "0123456789ABCDEF"[c>>4], "0123456789ABCDEF"[c&15])
 		}
 	}
 	return string(b)
@@ -208,4 +212,11 @@ func isDigits(b []byte) bool {
 	return true
 }
 
-func unhex(c byte) int { return strings.IndexByte("0123456789abcdef", c|0x20) }
+// unhex is a hexadecimal digit's value, negative if c is none.
+func unhex(c byte) int {
+	i := strings.IndexByte("0123456789abcdefABCDEF", c)
+	if i > 15 {
+		i -= 6
+	}
+	return i
+}

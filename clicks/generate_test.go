@@ -56,6 +56,7 @@ func TestGeneratedClicksAreValidAndSpread(t *testing.T) {
 	users, sessions, urls, v6 := map[int64]int{}, map[string]string{}, map[string]int{}, 0
 	for i, c := range cs {
 		require.Equal(t, None, ds[i])
+		require.Nil(t, schema.Validate(&c, time.UnixMilli(c.TimestampMs)))
 		require.True(t, c.UserID >= 1 && c.UserID <= 10_000, c.UserID)
 		a, err := netip.ParseAddr(c.IP)
 		require.NoError(t, err)

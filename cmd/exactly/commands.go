@@ -5,11 +5,13 @@ import "github.com/spf13/cobra"
 // commands lists every command, in the order of help.
 func commands(g *globals) []*cobra.Command {
 	return []*cobra.Command{
+		newDemo(g),
 		newDev(g),
 		newSetup(g),
 		newMigrate(g),
 		newRun(g),
 		newAudit(g),
+		newOffsets(g),
 		newConfig(g),
 		newGenerate(g),
 	}

@@ -32,7 +32,8 @@ func newGenerate(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "generate", Short: "Produce clicks: random ones, or those of a web server's access log or of NDJSON",
 		Long: `generate produces clicks to the input topic with an idempotent producer, and ends with 0 only when every one is acknowledged.
-Ctrl-C or SIGTERM ends it: what was sent is waited for. A broker or registry that is away is waited for.
+Ctrl-C or SIGTERM ends it: what was sent is waited for, and only a --count that was not reached makes that an exit of 1.
+A broker or registry that is away is waited for.
 
 With --from it reads a web server's access log (Common or Combined Log Format; an X-Forwarded-For after the user agent is understood)
 or NDJSON (objects with timestamp, url, ip and, if there, user_id, session_id). What a line lacks is derived from what it has, always the same:
@@ -119,6 +120,9 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 		})
 	} else { // ended before anything was sent
 		done.Stopped, err = true, nil
+	}
+	if err == nil && done.Stopped && f.count > 0 { // exit 0 means all of them
+		err = fmt.Errorf("stopped after %d of %d clicks", done.Clicks, f.count)
 	}
 	if perr := printGenerated(cmd.OutOrStdout(), g.json, done); err == nil {
 		err = perr

@@ -85,9 +85,7 @@ func (s *Source) rebalance(c *kafka.Consumer, e kafka.Event) error {
 	case kafka.AssignedPartitions:
 		parts := make([]kafka.TopicPartition, len(e.Partitions))
 		for i, p := range e.Partitions {
-			// Where to read from is decided after the claim, by Seek. Until then the partition is paused, at its end: a lookup without
-			// records, and no committed offset is asked for.
-			parts[i] = kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition, Offset: kafka.OffsetEnd}
+			parts[i] = kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition, Offset: s.placeholder(p.Partition)}
 		}
 		s.note("assign", c.IncrementalAssign(parts))
 		if len(parts) > 0 {
@@ -103,6 +101,18 @@ func (s *Source) rebalance(c *kafka.Consumer, e kafka.Event) error {
 		s.note("unassign", c.IncrementalUnassign(e.Partitions))
 	}
 	return nil
+}
+
+// placeholder is an offset to assign a partition at until the claim says where to read from: it is paused at once and set by Seek. It
+// must be absolute. A logical one (end, stored) leaves a query under way, and librdkafka, finding its answer outdated by a seek, asks
+// again and then moves the partition to the answer: past records nobody has read. The log's end is in range and has nothing to fetch.
+func (s *Source) placeholder(partition int32) kafka.Offset {
+	_, high, err := s.c.QueryWatermarkOffsets(s.topic, partition, 5000)
+	if err != nil {
+		s.log.Warn("consumer: no log end for a new partition", zap.Int32("partition", partition), zap.Error(err))
+		return 0
+	}
+	return kafka.Offset(high)
 }
 
 func (s *Source) note(what string, err error) {

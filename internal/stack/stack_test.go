@@ -302,13 +302,6 @@ func TestKillAndStart(t *testing.T) {
 	require.Equal(t, everywhere("first", "second", "third"), committed(t, s.Brokers()))
 }
 
-func TestOneStackADirectory(t *testing.T) {
-	s := start(t, t.TempDir())
-	_, err := Start(bounded(t), Options{Dir: s.opt.Dir})
-	require.ErrorIs(t, err, ErrInUse)
-	require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
-}
-
 func TestPostgresEndsByItself(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Start(bounded(t), Options{Dir: dir, NoSyncKafka: true, NoSyncPostgres: true})
@@ -330,33 +323,36 @@ func TestStalePostmasterPID(t *testing.T) {
 	start(t, dir)
 }
 
-func TestNewDatabase(t *testing.T) {
+func TestRunning(t *testing.T) {
 	s := start(t, t.TempDir())
-	dsn, err := s.NewDatabase(bounded(t), `an "odd" name`)
-	require.NoError(t, err)
-	conn, err := pgx.Connect(bounded(t), dsn)
-	require.NoError(t, err)
-	require.NoError(t, conn.Close(bounded(t)))
-	_, err = s.NewDatabase(bounded(t), `an "odd" name`)
-	require.Error(t, err)
-}
-
-func TestShortSessions(t *testing.T) {
-	s := start(t, t.TempDir())
-	for session, want := range map[time.Duration]int16{time.Second: 79, 900 * time.Millisecond: 26} { // member id required; invalid session timeout
-		req := kmsg.NewPtrJoinGroupRequest()
-		req.Group, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = "short", int32(session.Milliseconds()), 5000, "consumer"
-		req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: "range"})
-		res, err := req.RequestWith(bounded(t), client(t, s.Brokers()))
+	t.Run("one stack a directory", func(t *testing.T) {
+		_, err := Start(bounded(t), Options{Dir: s.opt.Dir})
+		require.ErrorIs(t, err, ErrInUse)
+		require.ErrorContains(t, err, fmt.Sprint(os.Getpid()))
+	})
+	t.Run("new database", func(t *testing.T) {
+		dsn, err := s.NewDatabase(bounded(t), `an "odd" name`)
 		require.NoError(t, err)
-		require.Equal(t, want, res.ErrorCode, "%v", session)
-	}
-}
-
-func TestNoTopicByItself(t *testing.T) {
-	s := start(t, t.TempDir())
-	cl := client(t, s.Brokers(), kgo.AllowAutoTopicCreation())
-	m, err := kadm.NewClient(cl).Metadata(bounded(t), "missing")
-	require.NoError(t, err)
-	require.Error(t, m.Topics["missing"].Err)
+		conn, err := pgx.Connect(bounded(t), dsn)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close(bounded(t)))
+		_, err = s.NewDatabase(bounded(t), `an "odd" name`)
+		require.Error(t, err)
+	})
+	t.Run("short sessions", func(t *testing.T) {
+		for session, want := range map[time.Duration]int16{time.Second: 79, 900 * time.Millisecond: 26} { // member id required; invalid session timeout
+			req := kmsg.NewPtrJoinGroupRequest()
+			req.Group, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis, req.ProtocolType = "short", int32(session.Milliseconds()), 5000, "consumer"
+			req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: "range"})
+			res, err := req.RequestWith(bounded(t), client(t, s.Brokers()))
+			require.NoError(t, err)
+			require.Equal(t, want, res.ErrorCode, "%v", session)
+		}
+	})
+	t.Run("no topic by itself", func(t *testing.T) {
+		cl := client(t, s.Brokers(), kgo.AllowAutoTopicCreation())
+		m, err := kadm.NewClient(cl).Metadata(bounded(t), "missing")
+		require.NoError(t, err)
+		require.Error(t, m.Topics["missing"].Err)
+	})
 }

@@ -197,7 +197,16 @@ func (b *bundle) until(what string, ok func() bool) {
 	}
 }
 
+// logs shows where things stand, and what the workers said.
 func (b *bundle) logs() {
+	offsets, unstable, _ := b.adm.Offsets(b.ctx)
+	ends, _ := b.adm.Kadm().ListEndOffsets(b.ctx, b.cfg.Topics.Input)
+	for p := range int32(partitions) {
+		var next, epoch int64
+		_ = b.db.QueryRow(b.ctx, `SELECT next_offset, epoch FROM partition_offsets WHERE source_partition = $1`, p).Scan(&next, &epoch)
+		end, _ := ends.Lookup(b.cfg.Topics.Input, p)
+		b.t.Logf("partition %d: group %d, stored %d (epoch %d), end %d; unstable %v", p, offsets[p].At, next, epoch, end.Offset, unstable)
+	}
 	for _, w := range b.workers {
 		b.t.Logf("worker %s:\n%s", w.id, w.log.tail())
 	}

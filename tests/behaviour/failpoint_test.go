@@ -18,10 +18,16 @@ func TestKilledAt(t *testing.T) {
 	} {
 		t.Run(point, func(t *testing.T) {
 			b := setup(t)
+			count := "@2"
+			if point == fp.ClaimBefore {
+				count = ""
+			}
+			a := b.start("a", failpoint(point+"=kill"+count))
+			if count != "" {
+				a.says("consuming")
+			}
+			b.start("b").says("rebalance: assigned")
 			b.generate(clicks / 2)
-			spec := point + "=kill@3"
-			a := b.start("a", failpoint(spec))
-			b.start("b")
 			a.killed(point)
 			b.generate(clicks / 2)
 			r := b.settle()

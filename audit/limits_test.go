@@ -1,0 +1,139 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	cut := func(w *world, topic string, part int32, to int64) {
+		o := kadm.Offsets{}
+		o.AddOffset(topic, part, to, -1)
+		res, err := w.adm.DeleteRecords(w.ctx, o)
+		require.NoError(t, err)
+		require.NoError(t, res.Error())
+	}
+	t.Run("input", func(t *testing.T) {
+		t.Parallel()
+		w := consistent(t)
+		w.store(ownHash)
+		cut(w, w.opts.Input, 1, 2)
+		w.exec(`DELETE FROM enriched_clicks WHERE source_partition = 1 AND source_offset IN (1, 4)`)
+		rep := w.audit()
+		require.Equal(t, []string{"missing rows 1@4"}, said(rep), sentences(rep))
+		require.EqualValues(t, 2, rep.Partitions[1].VouchedFrom)
+		require.Contains(t, fmt.Sprint(rep.Notes), "retention removed the input below offset 2")
+		require.NotZero(t, rep.Totals.OutOfReach)
+	})
+	t.Run("input, while it is read", func(t *testing.T) {
+		t.Parallel()
+		w := consistent(t)
+		w.store(ownHash)
+		w.opts.Progress = func(stage string, n int64) {
+			if stage == "ledger" && n == 1 {
+				cut(w, w.opts.Input, 0, 5)
+			}
+		}
+		rep := w.audit()
+		require.True(t, rep.Clean(), sentences(rep))
+		require.EqualValues(t, 5, rep.Partitions[0].VouchedFrom)
+	})
+	t.Run("output", func(t *testing.T) {
+		t.Parallel()
+		w := consistent(t)
+		w.unpublish(1, 4)
+		w.store(ownHash)
+		cut(w, w.opts.Output, 1, 2)
+		rep := w.audit()
+		require.Equal(t, []string{"missing events 1@4"}, said(rep), sentences(rep))
+		require.EqualValues(t, 2, rep.Totals.OutOfReach)
+	})
+	t.Run("outbox", func(t *testing.T) {
+		t.Parallel()
+		w := consistent(t)
+		w.store(ownHash)
+		w.exec(`DROP TABLE outbox_20260101`)
+		w.exec(`DELETE FROM outbox WHERE source_partition = 1 AND source_offset = 0`) // not dropped, but gone
+		rep := w.audit()
+		require.Equal(t, []string{"ledger_gap ledger 1#2", "missing outbox 1@0"}, said(rep), sentences(rep))
+	})
+	t.Run("outbox that was still owed", func(t *testing.T) {
+		t.Parallel()
+		w := consistent(t)
+		w.unpublish(0, 8)
+		owed(w)
+		w.group[0] = 8
+		w.store(ownHash)
+		w.exec(`DROP TABLE outbox_20260101`)
+		rep := w.audit()
+		require.Equal(t, []string{"missing outbox 0@8"}, said(rep), sentences(rep))
+	})
+}
+
+func TestPartition(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	w.unpublish(0, 1)
+	w.unpublish(1, 1)
+	w.store(ownHash)
+	one := int32(1)
+	w.opts.Partition = &one
+	rep := w.audit()
+	require.Equal(t, []string{"missing events 1@1"}, said(rep), sentences(rep))
+	require.Len(t, rep.Partitions, 1)
+	require.EqualValues(t, 6, rep.Totals.Input)
+	one = 9
+	_, err := Run(w.ctx, w.opts)
+	require.ErrorContains(t, err, "has no partition 9")
+}
+
+// A flood of one class must not hide another; all are counted.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	w.store(ownHash)
+	w.exec(`UPDATE enriched_clicks SET url = 'x'`)
+	w.exec(`DELETE FROM outbox WHERE source_partition = 1 AND source_offset = 5`)
+	w.opts.MaxFindings = 3
+	rep := w.audit()
+	require.Len(t, rep.Findings, 3)
+	require.EqualValues(t, 11, rep.Found[Different])
+	require.True(t, slices.ContainsFunc(rep.Findings, func(f Finding) bool { return f.Class == Missing && f.Offset == 5 }))
+}
+
+// What can't be read is no finding, and no pass.
+func TestCannotRun(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	w := consistent(t)
+	_, err := Run(ctx, w.opts)
+	require.ErrorIs(t, err, ErrNoSource)
+	w.store(ownHash)
+	for _, c := range []struct {
+		name   string
+		change func(*Options)
+		says   string
+	}{
+		{"no such topic", func(o *Options) { o.Output = "nowhere" }, "nowhere"},
+		{"another group", func(o *Options) { o.Group = "nobody" }, "no source for this topic and group"},
+		{"no registry", func(o *Options) { o.RegistryURL = "http://127.0.0.1:1" }, "audit: read input: decode"},
+		{"no Postgres", func(o *Options) { o.DSN = "postgres://x@127.0.0.1:1/x" }, "audit: read Postgres snapshot: connect to postgres"},
+		{"no group named", func(o *Options) { o.Group = "" }, "no group given"},
+	} {
+		o := w.opts
+		c.change(&o)
+		_, err := Run(ctx, o)
+		require.ErrorContains(t, err, c.says, c.name)
+	}
+	w.exec(`UPDATE sources SET topic_id = gen_random_uuid()`)
+	_, err = Run(ctx, w.opts)
+	require.ErrorContains(t, err, "made anew")
+}

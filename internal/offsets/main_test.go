@@ -1,0 +1,45 @@
+package offsets
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/exactly-pipeline/exactly/internal/stack"
+)
+
+// shared is what all tests of this package use: the program, built with failpoints, and a stack. Each test has its own database, topics and group.
+var shared struct {
+	bin   string
+	stack *stack.Stack
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "exactly-offsets-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
+	shared.bin = filepath.Join(dir, "exactly")
+	build := exec.Command("go", "build", "-tags", "failpoints", "-o", shared.bin, "github.com/exactly-pipeline/exactly/cmd/exactly")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	shared.stack, err = stack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack"), NoSyncKafka: true, NoSyncPostgres: true})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer shared.stack.Stop() //nolint:errcheck // its directory goes as well
+	return m.Run()
+}
