@@ -24,6 +24,7 @@ type world struct {
 	attempts []attempt // every publish, in order
 	trace    []string  // claims, looks, renewals, publishes, in order
 	ids      map[string]string
+	over     chan struct{} // closed when the test is: whatever blocks goes on
 
 	source    *fakeSource
 	publisher *fakePublisher
@@ -107,7 +108,7 @@ type fakeSource struct {
 func (s *fakeSource) Poll(buf []Record, n int, wait time.Duration) ([]Record, error) {
 	select {
 	case f := <-s.calls:
-		f(s.listener)
+		s.invoke(f)
 		return buf, nil
 	case err := <-s.errs:
 		return buf, err
@@ -123,13 +124,20 @@ func (s *fakeSource) Poll(buf []Record, n int, wait time.Duration) ([]Record, er
 	defer t.Stop()
 	select {
 	case f := <-s.calls:
-		f(s.listener)
+		s.invoke(f)
 	case err := <-s.errs:
 		return buf, err
 	case <-s.wake:
 	case <-t.C:
 	}
 	return s.read(buf, n), nil
+}
+
+// invoke runs a callback inside the poll. One that never returns is left behind when the test is over, or it could not fail.
+func (s *fakeSource) invoke(f func(Listener)) {
+	done := make(chan struct{})
+	go func() { f(s.listener); close(done) }()
+	s.w.block(done)
 }
 
 func (s *fakeSource) read(buf []Record, n int) []Record {
@@ -193,7 +201,7 @@ func (s *fakeSource) Close() error {
 	slices.Sort(ps)
 	s.w.mu.Unlock()
 	if len(ps) > 0 {
-		s.listener.Revoked(ps, "closing")
+		s.invoke(func(l Listener) { l.Revoked(ps, "closing") })
 	}
 	s.w.mu.Lock()
 	clear(s.w.owned)
@@ -224,8 +232,7 @@ func (p *fakePublisher) Publish(items []Item, s Stamp, cancelled func() bool) (O
 	p.w.mu.Unlock()
 	o := Committed
 	if hold {
-		p.entered <- attempt{items: slices.Clone(items), stamp: s}
-		o = <-p.decide
+		o = p.held(attempt{items: slices.Clone(items), stamp: s})
 	}
 	if o == Committed && cancelled() {
 		o = Aborted
@@ -247,6 +254,28 @@ func (p *fakePublisher) Publish(items []Item, s Stamp, cancelled func() bool) (O
 		return o, nil
 	}
 	return o, errors.New(o.String())
+}
+
+func (p *fakePublisher) held(a attempt) Outcome {
+	select {
+	case p.entered <- a:
+	case <-p.w.over:
+		return Lost
+	}
+	select {
+	case o := <-p.decide:
+		return o
+	case <-p.w.over:
+		return Lost
+	}
+}
+
+// block waits for c, or for the test's end.
+func (w *world) block(c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-w.over:
+	}
 }
 
 // commit is what the broker does, with the checks a broker can't make.

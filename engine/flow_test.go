@@ -20,7 +20,7 @@ func TestChunkFromBeforeTheSeek(t *testing.T) {
 	run(t, newWorld(2, 0), func(b *bundle) { b.cfg.MaxRecords, b.cfg.MaxInFlight, b.source.max = 1, 2000, 10 }, func(b *bundle) {
 		captured := make(chan struct{})
 		b.lock(func() {
-			b.captureHook = func(context.Context, []*Batch) (error, bool) { <-captured; return nil, true }
+			b.captureHook = func(context.Context, []*Batch) (error, bool) { b.block(captured); return nil, true }
 		})
 		b.assign("g1", 0, 1)
 		synctest.Wait()
@@ -41,14 +41,18 @@ func TestFailedLifeIsReadAgain(t *testing.T) {
 	run(t, newWorld(2, 400), func(b *bundle) { b.cfg.MaxRecords, b.cfg.MaxInFlight, b.source.max = 20, 3000, 25 }, func(b *bundle) {
 		gate := make(chan struct{})
 		b.lock(func() {
-			b.captureHook = func(context.Context, []*Batch) (error, bool) { <-gate; return nil, true }
+			b.captureHook = func(context.Context, []*Batch) (error, bool) { b.block(gate); return nil, true }
 		})
 		b.assign("g1", 0, 1)
 		for range 30 {
 			time.Sleep(time.Second)
 			b.source.errs <- &PartitionError{0, errors.New("trouble")}
-			gate <- struct{}{}
-			gate <- struct{}{}
+			for range 2 { // let two captures go on
+				select {
+				case gate <- struct{}{}:
+				case <-time.After(time.Second):
+				}
+			}
 		}
 		close(gate)
 		b.settled()
@@ -63,17 +67,17 @@ func TestBackPressure(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.lock(func() {
-			require.Positive(t, b.source.pauses, "nothing was paused")
+			require.Positive(b.t, b.source.pauses, "nothing was paused")
 			read := int64(0)
 			for _, at := range b.source.pos {
 				read += at
 			}
-			require.Less(t, read, int64(3000), "the worker reads on without bounds")
+			require.Less(b.t, read, int64(3000), "the worker reads on without bounds")
 		})
 		b.hold(false)
-		b.publisher.decide <- Committed
+		b.decide(Committed)
 		b.settled()
-		b.lock(func() { require.Positive(t, b.source.resumes) })
+		b.lock(func() { require.Positive(b.t, b.source.resumes) })
 	})
 }
 
@@ -93,7 +97,9 @@ func TestTransientHandlerError(t *testing.T) {
 		b.settled(1)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		b.lock(func() { require.EqualValues(t, 37, b.rows[0].next, "what came before the record is captured, the record is waited for") })
+		b.lock(func() {
+			require.EqualValues(b.t, 37, b.rows[0].next, "what came before the record is captured, the record is waited for")
+		})
 		away.Store(false)
 		b.settled()
 	})
@@ -107,8 +113,8 @@ func TestTransientHandlerErrorIsQuiet(t *testing.T) {
 		b.assign("g1", 0)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		require.Equal(t, 1, b.logs.FilterMessage("trying again").Len(), "said once")
-		b.lock(func() { require.Less(t, b.rows[0].epoch, int64(60), "claims in one minute") })
+		require.Equal(b.t, 1, b.logs.FilterMessage("trying again").Len(), "said once")
+		b.lock(func() { require.Less(b.t, b.rows[0].epoch, int64(60), "claims in one minute") })
 	})
 }
 
@@ -127,27 +133,27 @@ func TestDeadLetter(t *testing.T) {
 		b.assign("g1", 0)
 		b.settled()
 		got := b.out[0][5]
-		require.EqualValues(t, 5, got.SourceOffset)
+		require.EqualValues(b.t, 5, got.SourceOffset)
 		var header []string
 		for _, h := range got.Headers {
 			header = append(header, h.Key+"="+string(h.Value))
 		}
-		require.Equal(t, "traceparent=00-1 null= exactly-source=in/0/5 __connect.errors.topic=in __connect.errors.partition=0 __connect.errors.offset=5 "+
+		require.Equal(b.t, "traceparent=00-1 null= exactly-source=in/0/5 __connect.errors.topic=in __connect.errors.partition=0 __connect.errors.offset=5 "+
 			"__connect.errors.stage=decode __connect.errors.exception.class.name=not_avro __connect.errors.exception.message=first byte is 0x7b "+
 			"exactly-error-class=not_avro", strings.Join(header, " "))
-		require.Nil(t, got.Headers[1].Value, "null is not empty")
-		require.Equal(t, w.logs[0][5].Key, got.Key)
-		require.Equal(t, w.logs[0][5].Value, got.Value)
-		require.Equal(t, "dlq", got.Topic)
-		require.EqualValues(t, 1, b.rows[0].dead)
+		require.Nil(b.t, got.Headers[1].Value, "null is not empty")
+		require.Equal(b.t, w.logs[0][5].Key, got.Key)
+		require.Equal(b.t, w.logs[0][5].Value, got.Value)
+		require.Equal(b.t, "dlq", got.Topic)
+		require.EqualValues(b.t, 1, b.rows[0].dead)
 		for _, m := range b.out[0] {
-			require.Zero(t, m.Seq, "offset %d: the first and only message of its record", m.SourceOffset)
+			require.Zero(b.t, m.Seq, "offset %d: the first and only message of its record", m.SourceOffset)
 		}
 		var rows int64
 		for _, c := range b.captures {
 			rows += c[0].Rows
 		}
-		require.EqualValues(t, 9, rows, "the row that was begun is taken back")
+		require.EqualValues(b.t, 9, rows, "the row that was begun is taken back")
 	})
 }
 
@@ -178,13 +184,13 @@ func TestLookFromBeforeTheClaim(t *testing.T) {
 		b.lock(func() {
 			b.lookHook = func(n int) {
 				if n == 1 {
-					<-told
+					b.block(told)
 				}
 			}
 		})
 		b.assign("g1", 0)
 		synctest.Wait()
-		<-b.revoke("g2", 0)
+		b.wait(b.revoke("g2", 0))
 		b.lock(func() { // another worker claims it, drains the gap, and loses it again
 			b.rows[0].epoch++
 			b.out[0] = append(b.out[0], b.rows[0].outbox[50:]...)
@@ -205,7 +211,7 @@ func TestHeld(t *testing.T) {
 	run(t, w, nil, func(b *bundle) {
 		b.assign("g1", 0, 1)
 		b.settled(1)
-		b.lock(func() { require.Zero(t, b.rows[0].next); b.rows[0].held = "" })
+		b.lock(func() { require.Zero(b.t, b.rows[0].next); b.rows[0].held = "" })
 		b.settled()
 	})
 }
@@ -219,7 +225,7 @@ func TestTopicRecreated(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		b.produce(0, 10)
 		time.Sleep(time.Minute)
-		b.lock(func() { require.EqualValues(t, 100, b.rows[0].next); b.ids["in"] = "1" })
+		b.lock(func() { require.EqualValues(b.t, 100, b.rows[0].next); b.ids["in"] = "1" })
 		b.settled()
 		stopped := 0
 		for _, e := range b.logs.All() {
@@ -227,7 +233,7 @@ func TestTopicRecreated(t *testing.T) {
 				stopped++
 			}
 		}
-		require.Equal(t, 1, stopped, "said once")
+		require.Equal(b.t, 1, stopped, "said once")
 	})
 }
 
@@ -241,10 +247,10 @@ func TestStopFinishesWhatIsCaptured(t *testing.T) {
 		b.stop()
 		synctest.Wait()
 		b.hold(false)
-		b.publisher.decide <- Committed
+		b.decide(Committed)
 		b.ended(nil)
 		for p, r := range b.rows {
-			require.Equal(t, r.next, b.offsets[p].at, "partition %d", p)
+			require.Equal(b.t, r.next, b.offsets[p].at, "partition %d", p)
 		}
 	})
 }
@@ -258,10 +264,10 @@ func TestStopTimeout(t *testing.T) {
 		at := time.Now()
 		b.stop()
 		time.Sleep(4 * time.Second)
-		b.publisher.decide <- Aborted
+		b.decide(Aborted)
 		b.ended(nil)
-		require.Less(t, time.Since(at), 10*time.Second)
-		b.lock(func() { require.Empty(t, b.out[0]) })
+		require.Less(b.t, time.Since(at), 10*time.Second)
+		b.lock(func() { require.Empty(b.t, b.out[0]) })
 	})
 }
 
@@ -274,7 +280,7 @@ func TestStopWhileTheProducerIsRenewed(t *testing.T) {
 		b.lock(func() {
 			b.renewHook = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		})
-		b.publisher.decide <- Lost
+		b.decide(Lost)
 		time.Sleep(time.Second) // the renewal is under way
 		b.finish(nil)
 	})
@@ -285,7 +291,11 @@ func TestFatalWhileCapturing(t *testing.T) {
 	fatal := &FatalError{errors.New("fenced")}
 	run(t, newWorld(1, 100), nil, func(b *bundle) {
 		b.lock(func() {
-			b.captureHook = func(ctx context.Context, _ []*Batch) (error, bool) { <-ctx.Done(); return ctx.Err(), false }
+			b.captureHook = func(ctx context.Context, _ []*Batch) (error, bool) {
+				<-ctx.Done()
+				time.Sleep(time.Second) // Postgres is told to cancel
+				return ctx.Err(), false
+			}
 		})
 		b.assign("g1", 0)
 		synctest.Wait()
@@ -300,7 +310,7 @@ func TestStopBeforeTheFirstProducer(t *testing.T) {
 	w.renewHook = func(context.Context) error { return errors.New("no broker") }
 	run(t, w, nil, func(b *bundle) {
 		time.Sleep(time.Minute)
-		require.Equal(t, 1, b.logs.FilterMessage("no transactional producer yet, trying on").Len())
+		require.Equal(b.t, 1, b.logs.FilterMessage("no transactional producer yet, trying on").Len())
 		b.finish(nil)
 	})
 }

@@ -197,6 +197,7 @@ func (w *Worker) pumpPublish() {
 	}
 	w.sending, w.publishing, w.cancel = items, true, &cancelFlag{}
 	stamp, cancelled := w.stamp, w.cancel.get
+	w.sentStamp = stamp
 	go func() {
 		start := time.Now()
 		o, err := w.cfg.Publisher.Publish(items, stamp, cancelled)
@@ -230,11 +231,13 @@ func (w *Worker) published(e evPublished) {
 	switch e.o {
 	case Committed:
 	case Aborted:
-		w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("partitions", len(again)), zap.Error(e.err))
+		w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("batches", len(again)), zap.Error(e.err))
 	case StaleStamp:
-		w.log.Warn("fenced by generation: waiting for the rebalance", zap.Int("partitions", len(again)), zap.Error(e.err))
-		w.stampStale = true
-		w.after(time.Second, evStampOld{}) // none came: ask again with what we have
+		w.log.Warn("fenced by generation: waiting for the rebalance", zap.Int("batches", len(again)), zap.Error(e.err))
+		if w.stamp == w.sentStamp { // else it has come meanwhile, and what is still owned goes out under the new stamp
+			w.stampStale = true
+			w.after(time.Second, evStampOld{}) // none came: ask again with what we have
+		}
 	case Lost:
 		w.producerLost(e.err)
 	}

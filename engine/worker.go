@@ -48,7 +48,8 @@ type Worker struct {
 	parts map[int32]*slot
 
 	stamp      Stamp
-	stampStale bool // the broker refused the stamp: wait for the next rebalance
+	sentStamp  Stamp // of the open transaction
+	stampStale bool  // the broker refused the stamp: wait for the next rebalance
 	producerUp bool
 
 	preparing, capturing, publishing bool

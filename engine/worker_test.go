@@ -35,6 +35,7 @@ func run(t *testing.T, w *world, change func(*bundle), test func(*bundle)) {
 		// made in the bubble: channels of outside it do not count as waiting
 		w.source.calls, w.source.errs, w.source.wake = make(chan func(Listener)), make(chan error, 8), make(chan struct{}, 1)
 		w.publisher.entered, w.publisher.decide = make(chan attempt), make(chan Outcome)
+		w.over = make(chan struct{})
 		b.cfg = Config{
 			WorkerID: "w1", SourceID: 1, Shape: Shape{Input: "in", DLQ: "dlq", Partitions: map[string]int{"out": 3, "dlq": 2}}, Handler: echo{},
 			MaxRecords: 1000, MaxBytes: 1 << 20, MaxInFlight: 1 << 20, DrainRecords: 10, CheckEvery: 5 * time.Second,
@@ -46,16 +47,18 @@ func run(t *testing.T, w *world, change func(*bundle), test func(*bundle)) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		b.stop = cancel
-		defer cancel()
-		go func() { b.done <- Run(ctx, b.cfg) }()
+		exited := make(chan struct{})
+		go func() { b.done <- Run(ctx, b.cfg); close(exited) }()
+		t.Cleanup(func() { // after a failure, too: the bubble must be empty
+			close(w.over)
+			cancel()
+			<-exited
+		})
 		test(b)
 		if b.done != nil {
 			b.finish(nil)
 		}
 		require.Empty(t, w.wrong)
-		if t.Failed() {
-			t.Log(w.trace)
-		}
 	})
 }
 
@@ -92,13 +95,36 @@ func (b *bundle) lock(f func()) {
 func (b *bundle) call(f func(Listener)) chan struct{} {
 	done := make(chan struct{})
 	go func() {
-		b.source.calls <- func(l Listener) { f(l); close(done) }
+		select {
+		case b.source.calls <- func(l Listener) { f(l); close(done) }:
+		case <-b.over:
+		}
 	}()
 	return done
 }
 
+// wait waits for a callback to return, for an hour of the bubble's time: it must not wait for ever, the poller's clock goes on.
+func (b *bundle) wait(c chan struct{}) {
+	b.t.Helper()
+	select {
+	case <-c:
+	case <-time.After(time.Hour):
+		require.Fail(b.t, "the callback does not return")
+	}
+}
+
+// decide gives the publish under way its outcome.
+func (b *bundle) decide(o Outcome) {
+	b.t.Helper()
+	select {
+	case b.publisher.decide <- o:
+	case <-time.After(time.Hour):
+		require.Fail(b.t, "no publish is under way")
+	}
+}
+
 func (b *bundle) assign(s Stamp, ps ...int32) {
-	<-b.call(func(l Listener) {
+	b.wait(b.call(func(l Listener) {
 		b.lock(func() {
 			for _, p := range ps {
 				b.owned[p] = true
@@ -106,7 +132,7 @@ func (b *bundle) assign(s Stamp, ps ...int32) {
 			}
 		})
 		l.Assigned(ps, s)
-	})
+	}))
 }
 
 func (b *bundle) revoke(s Stamp, ps ...int32) chan struct{} {

@@ -91,7 +91,7 @@ func (a *Admin) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int
 // open transaction, -1 standing for all of them: some brokers say it of the group as a whole.
 func (a *Admin) Offsets(ctx context.Context) (offsets map[int32]kadm.Offset, unstable map[int32]bool, err error) {
 	offsets, unstable = map[int32]kadm.Offset{}, map[int32]bool{}
-	c, cancel := context.WithTimeout(kadm.RequireStable(ctx), max(a.cfg.Kafka.StableTimeout, time.Second))
+	c, cancel := context.WithTimeout(kadm.RequireStable(ctx), a.cfg.Kafka.StableTimeout)
 	defer cancel()
 	res, err := a.adm.FetchOffsets(c, a.cfg.Group)
 	switch {

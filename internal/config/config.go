@@ -124,6 +124,9 @@ func (c *Config) Validate() error {
 			bad(n.setting, "%q must be 1 to 200 letters, digits, dots, underscores or hyphens", n.value)
 		}
 	}
+	if c.Worker.ID == "offsets-restore" {
+		bad("worker.id", "%q is the name people's commands go by", c.Worker.ID)
+	}
 	if _, err := c.StartTime(); err != nil {
 		bad("start", "%q must be earliest, latest or an RFC 3339 time such as 2026-01-31T00:00:00Z", c.Start)
 	}

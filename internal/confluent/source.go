@@ -23,7 +23,6 @@ type Source struct {
 	topic    string
 	listener engine.Listener
 	log      *zap.Logger
-	assigned error // of the last callback
 }
 
 // NewSource joins the group under the worker's id as group.instance.id (static membership, KIP-345), cooperative-sticky (KIP-429).
@@ -117,8 +116,7 @@ func (s *Source) placeholder(partition int32) kafka.Offset {
 
 func (s *Source) note(what string, err error) {
 	if err != nil {
-		s.assigned = fmt.Errorf("%s in a rebalance: %w", what, err)
-		s.log.Warn("consumer", zap.Error(s.assigned))
+		s.log.Warn("consumer: "+what+" in a rebalance", zap.Error(err))
 	}
 }
 
@@ -203,10 +201,23 @@ func (s *Source) Pause(partitions []int32) error { return s.c.Pause(s.list(parti
 // Resume implements engine.Source.
 func (s *Source) Resume(partitions []int32) error { return s.c.Resume(s.list(partitions)) }
 
+// closeTimeout bounds Close: after a fatal error (fenced by another member with our instance id) librdkafka's close may never end.
+// What is left then goes with the process, whose membership the group ends at the session timeout.
+const closeTimeout = 5 * time.Second
+
 // Close implements engine.Source. A static member sends no LeaveGroup: engine.Group.Leave does, where it is meant.
 func (s *Source) Close() error {
-	if err := s.c.Close(); err != nil {
-		return fmt.Errorf("close consumer: %w", err)
+	done := make(chan error, 1)
+	go func() { done <- s.c.Close() }()
+	t := time.NewTimer(closeTimeout)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("close consumer: %w", err)
+		}
+	case <-t.C:
+		s.log.Warn("the consumer did not close in time", zap.Duration("waited", closeTimeout))
 	}
 	return nil
 }

@@ -16,8 +16,9 @@ func (b *bundle) expire(p int32, to int64) {
 	b.t.Helper()
 	os := kadm.Offsets{}
 	os.Add(kadm.Offset{Topic: b.cfg.Topics.Input, Partition: p, At: to})
-	_, err := b.desk.adm.Kadm().DeleteRecords(b.ctx, os)
+	res, err := b.desk.adm.Kadm().DeleteRecords(b.ctx, os)
 	require.NoError(b.t, err)
+	require.NoError(b.t, res.Error())
 }
 
 func TestAcceptLoss(t *testing.T) {
@@ -58,6 +59,7 @@ func TestAcceptLoss(t *testing.T) {
 			require.Equal(t, []int64{was + 4, was + 10, 6}, []int64{es[1].From, es[1].To, es[1].Records})
 			require.False(t, b.row(2).held)
 			if running == "stopped" {
+				require.EqualValues(t, -1, b.row(2).leaderEpoch, "it was that of a record far below")
 				require.Equal(t, was+10, b.group(2))
 				b.start("b")
 			}
@@ -74,6 +76,7 @@ func TestAcceptLossWithGap(t *testing.T) {
 	b.generate(2000)
 	b.start("dead", "EXACTLY_FAILPOINT="+fp.CaptureCommitted+"=kill@5").ended(false)
 	b.empty()
+	b.generate(500) // beyond what was captured
 	var p int32 = -1
 	for _, r := range b.rows() {
 		if b.group(r.partition) < r.next {

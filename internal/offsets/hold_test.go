@@ -1,6 +1,7 @@
 package offsets
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -73,6 +74,16 @@ func TestRestoreUnderHold(t *testing.T) {
 	require.Equal(t, "offsets hold: mine", r.heldWhy)
 	require.Equal(t, want, b.group(2))
 	require.Len(t, b.deeds(2, ledger.Restore), 1)
+
+	out, code := b.exactly("offsets", "restore", "--all", "--reason", "test", "--json")
+	require.Zero(t, code, out)
+	require.JSONEq(t, `{"partitions": []}`, out)
+	out, code = b.exactly("offsets", "restore", "--partition", "1", "--partition", "3", "--reason", "test")
+	require.Zero(t, code, out)
+	require.Equal(t, 2, strings.Count(out, "nothing to restore"), out)
+	out, code = b.exactly("offsets", "accept-loss", "--partition", "1", "--to", "9", "--reason", "test")
+	require.Equal(t, 1, code)
+	require.Contains(t, out, "no record expired unread")
 }
 
 func TestUsage(t *testing.T) {

@@ -3,6 +3,9 @@ package offsets
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -121,7 +124,7 @@ func TestRestoreBesideTheDead(t *testing.T) {
 			b := setup(t)
 			b.work(1000)
 			b.generate(2000)
-			b.start("dead", "EXACTLY_FAILPOINT="+point+"=kill@3").ended(false)
+			b.start("dead", "EXACTLY_FAILPOINT="+point+"=kill@2").ended(false)
 			_, err := b.desk.Restore(b.ctx, Restore{Partitions: []int32{0, 1, 2, 3}, Reason: "test"})
 			require.NoError(t, err)
 			var owed int64
@@ -214,13 +217,49 @@ func TestCommitFromOutside(t *testing.T) {
 		require.NoError(t, err)
 		return len(a) == 4
 	})
-	os := kadm.Offsets{}
-	os.Add(kadm.Offset{Topic: b.cfg.Topics.Input, Partition: 1, At: 5, LeaderEpoch: -1})
-	require.ErrorIs(t, b.desk.adm.Kadm().CommitAllOffsets(b.ctx, b.cfg.Group, os), kerr.UnknownMemberID)
+	by := kadm.Offsets{}
+	by.Add(kadm.Offset{Topic: b.cfg.Topics.Input, Partition: 1, At: 5, LeaderEpoch: -1})
+	require.ErrorIs(t, b.desk.adm.Kadm().CommitAllOffsets(b.ctx, b.cfg.Group, by), kerr.UnknownMemberID)
 	require.EqualValues(t, -1, b.group(1))
 	for at := range int64(3) {
 		require.NoError(t, b.desk.adm.CommitOutside(b.ctx, map[int32]admin.Outside{1: {Offset: at, Metadata: txn.Metadata(7, 8)}, 3: {Offset: at + 1, Metadata: txn.Metadata(7, 8)}}))
 		require.Equal(t, at, b.group(1))
 		require.Equal(t, at+1, b.group(3))
 	}
+}
+
+// A former owner publishes what it captured between our look and our commit, so that our commit takes the group offset back behind what
+// the outputs hold: the next look finds it.
+func TestRestoreLooksAgain(t *testing.T) {
+	b := setup(t)
+	b.work(500)
+	b.generate(500)
+	b.start("b", "EXACTLY_FAILPOINT="+fp.CaptureCommitted+"=hold")
+	point := filepath.Join(b.dir, strings.ReplaceAll(fp.CaptureCommitted, "/", "-"))
+	b.until("b has captured and not published", func() bool { _, err := os.Stat(point + ".hit"); return err == nil })
+	var r *row
+	for _, x := range b.rows() {
+		if b.group(x.partition) < x.next {
+			r = x
+		}
+	}
+	require.NotNil(t, r)
+	published := b.group(r.partition)
+	require.NoError(t, b.desk.adm.CommitOutside(b.ctx, map[int32]admin.Outside{r.partition: {Offset: 3, Metadata: "by hand"}}))
+	require.NoError(t, pgx.BeginFunc(b.ctx, b.desk.db, func(tx pgx.Tx) error { return b.desk.seize(b.ctx, tx, r, "restore", "test") }))
+	s := &restoring{d: b.desk, rows: []*row{r}, results: map[int32]*result{}}
+	wrong, err := s.compare(b.ctx, true)
+	require.NoError(t, err)
+	require.Len(t, wrong, 1)
+	require.Equal(t, published, s.results[r.partition].at)
+	require.NoError(t, os.WriteFile(point+".release", nil, 0o600))
+	b.until("b has published", func() bool { return b.group(r.partition) == r.next })
+	require.NoError(t, b.desk.commit(b.ctx, wrong, map[int32]admin.Outside{r.partition: {Offset: published, Metadata: txn.Metadata(r.epoch, r.seq)}}))
+	require.Equal(t, published, b.group(r.partition))
+	require.NoError(t, s.correct(b.ctx))
+	require.Equal(t, r.next, b.group(r.partition))
+	require.NoError(t, s.finish(b.ctx, r))
+	require.Len(t, b.deeds(r.partition, ledger.Restore), 1)
+	b.settled()
+	b.audit(true)
 }

@@ -49,6 +49,10 @@ func TestShow(t *testing.T) {
 	require.Contains(t, rep.Partitions[2].Notes, "3 records expired unread")
 	require.Contains(t, rep.Partitions[3].Notes, "group offset gone")
 	require.Nil(t, rep.Partitions[3].Group)
+	out, code = b.exactly("offsets", "show")
+	require.Zero(t, code, out)
+	require.Contains(t, out, "5*")
+	t.Log("\n" + out)
 	out, code = b.exactly("offsets", "show", "--json")
 	require.Zero(t, code, out)
 	var again Report

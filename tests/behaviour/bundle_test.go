@@ -191,7 +191,6 @@ func (b *bundle) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			b.logs()
 			b.t.Fatalf("waited %v in vain until: %s", patience, what)
 		}
 	}
@@ -250,21 +249,33 @@ func (b *bundle) audit(settled bool) *audit.Report {
 		Input: b.cfg.Topics.Input, Output: b.cfg.Topics.Output, DLQ: b.cfg.Topics.DLQ, Settled: settled,
 	})
 	require.NoError(b.t, err)
-	if !r.Clean() {
-		b.logs()
-	}
 	require.True(b.t, r.Clean(), "audit: %+v", r)
 	return r
 }
 
 // end stops what is left, and shows the logs of a failed test.
 func (b *bundle) end() {
-	if b.t.Failed() {
-		b.logs()
-	}
+	failed := b.t.Failed()
 	for _, w := range b.workers {
 		w.signal(syscall.SIGCONT)
+		if failed { // a Go program says what it was doing
+			w.signal(syscall.SIGQUIT)
+			select {
+			case <-w.done:
+			case <-time.After(5 * time.Second):
+			}
+		}
 		w.kill()
+	}
+	if !failed {
+		return
+	}
+	b.logs()
+	if dir := os.Getenv("TEST_LOGS"); dir != "" {
+		for i, w := range b.workers {
+			name := fmt.Sprintf("%s-%d-%s.log", b.cfg.Group, i, w.id)
+			require.NoError(b.t, os.WriteFile(filepath.Join(dir, name), w.log.bytes(), 0o600))
+		}
 	}
 }
 

@@ -31,7 +31,8 @@ func TestGeoDatabaseReplaced(t *testing.T) {
 // geoDatabase makes one that says Liechtenstein of every address.
 func geoDatabase(t *testing.T) string {
 	t.Helper()
-	w, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "GeoLite2-Country", IncludeReservedNetworks: true})
+	w, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "GeoLite2-Country", IncludeReservedNetworks: true,
+		Description: map[string]string{"en": "test"}})
 	require.NoError(t, err)
 	for _, cidr := range []string{"0.0.0.0/0", "2000::/3"} {
 		_, n, err := net.ParseCIDR(cidr)

@@ -62,7 +62,7 @@ func TestGroupOffsetDeleted(t *testing.T) {
 func TestGroupOffsetDeletedWithGap(t *testing.T) {
 	b := setup(t)
 	b.generate(clicks / 4)
-	b.start("a", failpoint(fp.CaptureCommitted+"=kill@12")).killed(fp.CaptureCommitted)
+	b.start("a", failpoint(fp.CaptureCommitted+"=kill@8")).killed(fp.CaptureCommitted)
 	b.until("a has left the group", func() bool {
 		m, err := b.adm.Members(b.ctx)
 		require.NoError(t, err)
