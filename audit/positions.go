@@ -13,7 +13,7 @@ import (
 )
 
 // ErrNoSource is matched (errors.Is) when Postgres knows no such topic and group: nothing was ever captured, or the settings are wrong.
-var ErrNoSource = errors.New("Postgres has no source for this topic and group: `exactly setup` or a first `exactly run` makes it; or the settings are not the workers'")
+var ErrNoSource = errors.New("no source in Postgres for this topic and group: `exactly setup` or a first `exactly run` makes it; or the settings are not the workers'")
 
 // groupOffsets reads the committed offsets of the input. Where a transaction holds one for longer than StableWait, its last stable
 // value is taken: it is as true, only older.

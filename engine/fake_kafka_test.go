@@ -217,6 +217,7 @@ type fakePublisher struct {
 	entered chan attempt
 	decide  chan Outcome
 	accepts func(Stamp) bool // the broker's view of member and generation; nil: any
+	outcome func([]Item) (o Outcome, written bool, takes time.Duration)
 	up      bool
 	busy    bool // a call is under way
 	closes  int
@@ -230,7 +231,14 @@ func (p *fakePublisher) Publish(items []Item, s Stamp, cancelled func() bool) (O
 	p.busy = true
 	hold := p.hold
 	p.w.mu.Unlock()
-	o := Committed
+	o, written := Committed, false
+	if p.outcome != nil {
+		var d time.Duration
+		p.w.mu.Lock()
+		o, written, d = p.outcome(items)
+		p.w.mu.Unlock()
+		time.Sleep(d)
+	}
 	if hold {
 		o = p.held(attempt{items: slices.Clone(items), stamp: s})
 	}
@@ -245,7 +253,7 @@ func (p *fakePublisher) Publish(items []Item, s Stamp, cancelled func() bool) (O
 	}
 	p.w.attempts = append(p.w.attempts, attempt{slices.Clone(items), s, o})
 	p.w.say("publish %s", o)
-	if o == Committed {
+	if o == Committed || o == Lost && written && !cancelled() {
 		for i := range items {
 			p.w.commit(&items[i])
 		}

@@ -17,20 +17,22 @@ import (
 
 // A chunk that was fetched before a seek arrives after it: its records are not taken, or those between would be lost.
 func TestChunkFromBeforeTheSeek(t *testing.T) {
-	run(t, newWorld(2, 0), func(b *bundle) { b.cfg.MaxRecords, b.cfg.MaxInFlight, b.source.max = 1, 2000, 10 }, func(b *bundle) {
+	run(t, newWorld(2, 0), func(b *bundle) { b.cfg.MaxRecords, b.cfg.MaxInFlight = 1, 2000 }, func(b *bundle) {
 		captured := make(chan struct{})
 		b.lock(func() {
 			b.captureHook = func(context.Context, []*Batch) (error, bool) { b.block(captured); return nil, true }
 		})
 		b.assign("g1", 0, 1)
-		synctest.Wait()
-		b.produce(1, 60) // fills the worker behind the capture, so that chunks wait in the poller
 		time.Sleep(time.Second)
-		b.produce(0, 5)
+		b.produce(0, 5) // taken, waiting behind the capture
+		time.Sleep(50 * time.Millisecond)
+		b.produce(1, 30) // the worker is full now
+		time.Sleep(50 * time.Millisecond)
+		b.produce(0, 5) // waits in the poller
+		time.Sleep(50 * time.Millisecond)
+		b.source.errs <- &PartitionError{0, errors.New("trouble")} // all of 0 is dropped, and it is claimed and sought anew
 		time.Sleep(time.Second)
-		b.source.errs <- &PartitionError{0, errors.New("trouble")} // partition 0 is claimed and sought anew meanwhile
-		time.Sleep(time.Second)
-		b.produce(0, 5)
+		b.lock(func() { require.Equal(b.t, []string{"0 to 0"}, b.source.seeks[len(b.source.seeks)-1:]) })
 		close(captured)
 		b.settled()
 	})
@@ -245,7 +247,7 @@ func TestStopFinishesWhatIsCaptured(t *testing.T) {
 		b.publishing()
 		synctest.Wait() // more is captured behind it
 		b.stop()
-		synctest.Wait()
+		time.Sleep(time.Second)
 		b.hold(false)
 		b.decide(Committed)
 		b.ended(nil)

@@ -9,7 +9,7 @@ type Claim struct {
 	LeaderEpoch  int32 // of the record before Next; -1 unknown
 	LedgerSeq    int64
 	Floor        int64    // published_at_least
-	Captured     bool     // there is a capture in the ledger
+	Captured     bool     // the ledger goes on beyond its start: something may have been published
 	Predecessors []string // who owned it since its gap was last drained
 }
 

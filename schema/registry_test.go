@@ -179,9 +179,9 @@ func TestSchemaByIDTransient(t *testing.T) {
 		{"500", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, `{"error_code":50001,"message":"store"}`, 500)
 		}},
-		{"429", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "slow down", 429) }},
+		{"429", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "slow down", http.StatusTooManyRequests) }},
 		{"401", func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, `{"error_code":40101,"message":"unauthorized"}`, 401)
+			http.Error(w, `{"error_code":40101,"message":"unauthorized"}`, http.StatusUnauthorized)
 		}},
 		{"404 of a proxy", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no route", 404) }},
 		{"404 of a wrong path", func(w http.ResponseWriter, _ *http.Request) {

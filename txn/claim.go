@@ -40,10 +40,11 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 	}
 	var state, worker, by, why string
 	var claimants []string
-	err = tx.QueryRow(ctx, `SELECT next_offset, leader_epoch, ledger_seq, published_at_least, worker, claimants, state, coalesce(held_by, ''), coalesce(held_why, ''),
-		EXISTS (SELECT FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.kind = 'capture' LIMIT 1)
-		FROM partition_offsets p WHERE source_id = $1 AND source_partition = $2 FOR UPDATE`, s.source.ID, partition).
-		Scan(&c.Next, &c.LeaderEpoch, &c.LedgerSeq, &c.Floor, &worker, &claimants, &state, &by, &why, &c.Captured)
+	// Everything a claim decides on must stand in the locked row itself. Having waited for the lock, Postgres reads that row anew, but a
+	// subquery beside it would still see what was there before the wait, without the very capture that was waited out.
+	err = tx.QueryRow(ctx, `SELECT next_offset, leader_epoch, ledger_seq, published_at_least, worker, claimants, state, coalesce(held_by, ''), coalesce(held_why, '')
+		FROM partition_offsets WHERE source_id = $1 AND source_partition = $2 FOR UPDATE`, s.source.ID, partition).
+		Scan(&c.Next, &c.LeaderEpoch, &c.LedgerSeq, &c.Floor, &worker, &claimants, &state, &by, &why)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return c, engine.ErrNoRow
@@ -52,6 +53,7 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 	case state == "held":
 		return c, &engine.HeldError{By: by, Why: why}
 	}
+	c.Captured = c.LedgerSeq > 1 // the first entry is the start
 	c.Predecessors = predecessors(worker, claimants)
 	// The predecessors' names stay until the gap is drained, ours joins them: whoever comes after us knows all who may have left a
 	// transaction open.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -42,12 +43,15 @@ type bundle struct {
 	dir     string
 }
 
+// worlds counts them, so that a test can be run several times on one stack.
+var worlds atomic.Int64
+
 func setup(t *testing.T, with ...string) *bundle {
 	t.Helper()
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	t.Cleanup(cancel)
-	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_")
+	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_") + fmt.Sprint("_", worlds.Add(1))
 	dsn, err := shared.stack.NewDatabase(ctx, name)
 	require.NoError(t, err)
 	b := &bundle{t: t, ctx: ctx, dir: t.TempDir(), env: shared.stack.Env()}
@@ -249,6 +253,9 @@ func (b *bundle) audit(settled bool) *audit.Report {
 		Input: b.cfg.Topics.Input, Output: b.cfg.Topics.Output, DLQ: b.cfg.Topics.DLQ, Settled: settled,
 	})
 	require.NoError(b.t, err)
+	if !r.Clean() {
+		b.t.Log("the output topic's log:\n" + b.forensics())
+	}
 	require.True(b.t, r.Clean(), "audit: %+v", r)
 	return r
 }

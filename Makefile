@@ -1,0 +1,51 @@
+# Everything there is to do with this tree. `make` alone lists it.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The Kafka client is C (librdkafka, linked in), so cgo is needed everywhere.
+export CGO_ENABLED = 1
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+
+# Pinned: a linter that changes by itself breaks a tree that did not.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+TEST_TIMEOUT := 30m
+TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
+PACKAGES     := ./...
+
+.PHONY: help build demo test race lint bench clean need
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: need ## build bin/exactly
+	go build -ldflags '$(LDFLAGS)' -o bin/exactly ./cmd/exactly
+
+demo: need ## the whole story on a stack of its own: two workers, one killed, the audit's verdict
+	go build -tags failpoints -ldflags '$(LDFLAGS)' -o bin/exactly-demo ./cmd/exactly
+	bin/exactly-demo demo
+
+test: need ## all tests, and how many ran on which stack
+	go run ./internal/testcount $(TEST_FLAGS) $(PACKAGES)
+
+race: need ## the same under the race detector
+	go run ./internal/testcount -race $(TEST_FLAGS) $(PACKAGES)
+
+lint: need ## gofmt, vet, staticcheck and the house rules
+	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi
+	go vet ./...
+	go vet -tags failpoints ./...
+	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags failpoints ./...
+	go test ./tests/house
+
+bench: need ## what it does in a second, on this machine
+	go test ./tests/bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+
+clean: ## remove what was built
+	rm -rf bin
+
+need:
+	@sh scripts/need.sh go cc

@@ -1,0 +1,264 @@
+// Command testcount owns the end of `make test`: it runs go test, tells of each package as it ends, and counts the tests by the
+// stack they ran on.
+//
+// It promises go test's own exit status, every line that a failed test wrote, and a count in which nothing that ran is left out and
+// nothing is counted twice. It never decides which tests run.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
+
+func run(args []string, out io.Writer) int {
+	on, err := stacks()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testcount:", err)
+		return 1
+	}
+	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	cmd.Stderr = os.Stderr
+	events, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testcount:", err)
+		return 1
+	}
+	c := newCounter(out, on)
+	err = c.read(events)
+	failed := cmd.Wait()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testcount:", err)
+		return 1
+	}
+	c.close()
+	if failed != nil || c.total.failed > 0 || c.total.all() == 0 {
+		return 1
+	}
+	return 0
+}
+
+// The stacks a test can run on.
+const (
+	embedded = "embedded stack"
+	none     = "no stack"
+)
+
+// stackPackage starts the embedded stack: whoever imports it, in code or in tests, has it in its tests.
+const stackPackage = "/internal/stack"
+
+// stacks says of each package which stack its tests run on. Those of the stack itself run on it.
+func stacks() (map[string]string, error) {
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./...")
+	cmd.Stderr = os.Stderr
+	list, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	on := map[string]string{}
+	for _, line := range strings.Split(strings.TrimSpace(string(list)), "\n") {
+		names := strings.Fields(line)
+		on[names[0]] = none
+		for _, n := range names {
+			if strings.HasSuffix(n, stackPackage) {
+				on[names[0]] = embedded
+			}
+		}
+	}
+	return on, nil
+}
+
+// event is a line of go test -json (go doc test2json).
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // build-output
+	Test       string
+	Elapsed    float64
+	Output     string
+}
+
+type count struct{ passed, failed, skipped int }
+
+func (c count) all() int { return c.passed + c.failed + c.skipped }
+
+func (c *count) add(action string) {
+	switch action {
+	case "pass":
+		c.passed++
+	case "fail":
+		c.failed++
+	case "skip":
+		c.skipped++
+	}
+}
+
+type test struct{ pkg, name string }
+
+// counter reads a run's events. A test with subtests is as many tests as it has subtests without any of their own: what is counted is
+// what was tried, not the headings above it.
+type counter struct {
+	out     io.Writer
+	on      map[string]string
+	output  map[test]*strings.Builder // until the test ends
+	parents map[test]bool
+	ended   map[test]string // test to how it ended, until its package ends
+	byStack map[string]*count
+	total   count
+	lines   []string // go test's own line a package
+}
+
+func newCounter(out io.Writer, on map[string]string) *counter {
+	return &counter{
+		out: out, on: on, output: map[test]*strings.Builder{}, parents: map[test]bool{}, ended: map[test]string{}, byStack: map[string]*count{},
+	}
+}
+
+func (c *counter) read(r io.Reader) error {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadString('\n')
+		if line != "" {
+			var e event
+			if json.Unmarshal([]byte(line), &e) != nil {
+				fmt.Fprint(c.out, line) // not of test2json: go's own word
+			} else {
+				c.take(e)
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read go test: %w", err)
+		}
+	}
+}
+
+func (c *counter) take(e event) {
+	t := test{e.Package, e.Test}
+	switch e.Action {
+	case "build-output":
+		fmt.Fprint(c.out, e.Output)
+	case "run":
+		for name := e.Test; ; {
+			i := strings.LastIndexByte(name, '/')
+			if i < 0 {
+				break
+			}
+			name = name[:i]
+			c.parents[test{e.Package, name}] = true
+		}
+	case "output":
+		if c.output[t] == nil {
+			c.output[t] = &strings.Builder{}
+		}
+		c.output[t].WriteString(e.Output)
+		if e.Test == "" && resultLine(e.Output) {
+			c.lines = append(c.lines, e.Output)
+		}
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			c.packageEnded(e)
+		} else {
+			c.ended[t] = e.Action
+			if e.Action == "fail" && c.output[t] != nil {
+				fmt.Fprint(c.out, c.output[t])
+			}
+			delete(c.output, t)
+		}
+	}
+}
+
+// resultLine says whether a line is go test's result of a package that has tests.
+func resultLine(s string) bool {
+	return strings.HasPrefix(s, "ok  \t") || strings.HasPrefix(s, "FAIL\t")
+}
+
+func (c *counter) packageEnded(e event) {
+	var n count
+	for t, how := range c.ended {
+		if t.pkg != e.Package {
+			continue
+		}
+		// A heading whose subtests all passed may itself have failed: that counts.
+		if !c.parents[t] || how == "fail" && !c.failedBelow(t) {
+			n.add(how)
+		}
+	}
+	for t := range c.ended {
+		if t.pkg == e.Package {
+			delete(c.ended, t)
+		}
+	}
+	if e.Action == "fail" {
+		if n.failed == 0 {
+			n.failed = 1 // it did not build, or it died: its TestMain, a panic, the timeout
+		}
+		c.dump(e.Package)
+	}
+	stack := c.on[e.Package]
+	if stack == "" {
+		stack = none
+	}
+	if c.byStack[stack] == nil {
+		c.byStack[stack] = &count{}
+	}
+	for _, sum := range []*count{c.byStack[stack], &c.total} {
+		sum.passed, sum.failed, sum.skipped = sum.passed+n.passed, sum.failed+n.failed, sum.skipped+n.skipped
+	}
+	if n.all() > 0 {
+		fmt.Fprintf(c.out, "%s: %d tests, %.1f s: %s\n", short(e.Package), n.all(), e.Elapsed, e.Action)
+	}
+	delete(c.output, test{e.Package, ""})
+}
+
+func (c *counter) failedBelow(t test) bool {
+	for s, how := range c.ended {
+		if s.pkg == t.pkg && how == "fail" && strings.HasPrefix(s.name, t.name+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// dump shows what a package that failed had written outside of tests, and in tests that never ended.
+func (c *counter) dump(pkg string) {
+	for t, o := range c.output {
+		if t.pkg == pkg {
+			fmt.Fprint(c.out, o)
+			delete(c.output, t)
+		}
+	}
+}
+
+func short(pkg string) string {
+	if _, rest, ok := strings.Cut(pkg, "/exactly/"); ok {
+		return rest
+	}
+	return pkg
+}
+
+// close prints the counts, then go test's own lines, then the sum.
+func (c *counter) close() {
+	fmt.Fprintln(c.out)
+	for _, stack := range []string{embedded, none} {
+		if n := c.byStack[stack]; n != nil {
+			fmt.Fprintf(c.out, "%-14s %5d tests: %d passed, %d failed, %d skipped\n", stack, n.all(), n.passed, n.failed, n.skipped)
+		}
+	}
+	fmt.Fprintln(c.out)
+	for _, l := range c.lines {
+		fmt.Fprint(c.out, l)
+	}
+	fmt.Fprintf(c.out, "tests: %d passed, %d failed, %d skipped\n", c.total.passed, c.total.failed, c.total.skipped)
+}

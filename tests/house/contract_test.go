@@ -1,0 +1,129 @@
+package house
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/exactly-pipeline/exactly/internal/config"
+)
+
+// What the outside relies on: scripts name commands, dashboards query tables, checks read topics. Add freely; change one only with a
+// migration and a line in CHANGELOG.md.
+
+// commands of the program, with their flags that scripts use.
+var commands = map[string][]string{
+	"demo": {"--json"}, "dev": {"--data", "--env-file"}, "setup": nil, "migrate": nil, "generate": {"--rate", "--count", "--seed"}, "run": nil,
+	"audit": {"--settled", "--json"}, "offsets": nil, "offsets show": {"--json"}, "offsets restore": {"--partition", "--reason"},
+	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
+	"config print": {"--json"},
+}
+
+// tables and their columns.
+var tables = map[string]string{
+	"sources":           "source_id topic topic_id cluster_id group_id",
+	"enriched_clicks":   `source_id source_partition source_offset user_id session_id "timestamp" url ip country geo_build`,
+	"partition_offsets": "source_id source_partition next_offset epoch published_at_least ledger_seq ledger_head worker state updated_at",
+	"workers":           "worker incarnation started_at",
+	"offset_ledger": "source_id source_partition seq kind from_offset to_offset records rows dead_letters events digest prev_hash hash epoch worker " +
+		"committed_at",
+	"outbox":       `source_id source_partition source_offset seq topic partition "timestamp" key value headers created_at`,
+	"dead_letters": "source_id source_partition source_offset error_class error_stage error_message key value headers created_at replayed_at",
+}
+
+var settings = []string{
+	"EXACTLY_KAFKA_BROKERS", "EXACTLY_POSTGRES_DSN", "EXACTLY_REGISTRY_URL", "EXACTLY_GEO_DATABASE", "EXACTLY_GROUP", "EXACTLY_WORKER_ID", "EXACTLY_HTTP_ADDR",
+}
+
+func TestCommands(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "exactly")
+	build := exec.Command("go", "build", "-o", bin, "./cmd/exactly")
+	build.Dir = root
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	help := func(command ...string) string {
+		cmd := exec.Command(bin, append(command, "--help")...)
+		cmd.Env = append(os.Environ(), "EXACTLY_KAFKA_BROKERS=wrong") // help needs no settings
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v: %s", command, out)
+		return string(out)
+	}
+	all := help()
+	for command, flags := range commands {
+		words := strings.Fields(command)
+		require.Regexp(t, `(?m)^  `+words[0]+` `, all, "exactly --help does not list %s", words[0])
+		text := help(words...)
+		require.Contains(t, text, "exactly "+command, "the help is another command's")
+		require.Contains(t, text, "Examples:", "%s: help without an example", command)
+		for _, f := range append([]string{"--config", "--set"}, flags...) {
+			require.Contains(t, text, f, "exactly %s --help", command)
+		}
+	}
+}
+
+func TestTables(t *testing.T) {
+	var sql strings.Builder
+	files, err := filepath.Glob(root + "/migrations/*.sql")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		require.NoError(t, err)
+		sql.Write(b)
+	}
+	for table, columns := range tables {
+		m := regexp.MustCompile(`(?s)CREATE TABLE ` + table + ` \((.*?)\n\)`).FindStringSubmatch(sql.String())
+		require.NotNil(t, m, "no table %s", table)
+		for _, c := range strings.Fields(columns) {
+			require.Regexp(t, `(?m)^    `+regexp.QuoteMeta(c)+` `, m[1], "table %s: column %s", table, c)
+		}
+	}
+	require.Contains(t, sql.String(), "CREATE TRIGGER offset_ledger_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON offset_ledger")
+}
+
+func TestSettings(t *testing.T) {
+	names := map[string]bool{}
+	for _, n := range config.Names() {
+		names[config.EnvName(n)] = true
+	}
+	for _, s := range settings {
+		require.True(t, names[s], s)
+	}
+	d := config.Defaults()
+	require.Equal(t, []string{"user_clicks", "enriched_clicks", "user_clicks_dlq"}, []string{d.Topics.Input, d.Topics.Output, d.Topics.DLQ})
+	require.Equal(t, 12, d.Topics.Partitions)
+	require.Equal(t, "127.0.0.1:8000", d.HTTP.Addr)
+	require.Equal(t, "earliest", d.Start)
+}
+
+// configs/exactly.yaml is the defaults, all of them, each with a word about it.
+func TestDefaultSettingsFile(t *testing.T) {
+	path := root + "/configs/exactly.yaml"
+	want, err := config.Load("", nil, nil)
+	require.NoError(t, err)
+	got, err := config.Load(path, nil, nil)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	said := map[string]bool{}
+	section := ""
+	for _, line := range strings.Split(string(b), "\n") {
+		if m := regexp.MustCompile(`^([a-z_]+):\s*(#.*)?$`).FindStringSubmatch(line); m != nil {
+			section = m[1] + "."
+		} else if m := regexp.MustCompile(`^([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
+			said[m[1]] = true
+		} else if m := regexp.MustCompile(`^  (?:# )?([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
+			said[section+m[1]] = true
+		}
+	}
+	for _, n := range config.Names() {
+		require.True(t, said[n], "configs/exactly.yaml does not name %s", n)
+	}
+	require.Len(t, said, len(config.Names()), "it names settings that do not exist")
+}

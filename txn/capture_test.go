@@ -1,0 +1,321 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/ledger"
+	"github.com/exactly-pipeline/exactly/migrations"
+	"github.com/exactly-pipeline/exactly/outbox"
+)
+
+// shared is one Postgres for the tests that need a real one; each has a database of its own.
+var shared *stack.Stack
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "exactly-txn-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if shared, err = stack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack"), NoSyncKafka: true, NoSyncPostgres: true}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer shared.Stop() //nolint:errcheck // its directory goes as well
+	return m.Run()
+}
+
+// db is a database with one source, and a plain connection to look at it.
+type db struct {
+	t    *testing.T
+	ctx  context.Context
+	dsn  string
+	src  Source
+	conn *pgx.Conn
+}
+
+func newDB(t *testing.T) *db {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	d := &db{t: t, ctx: ctx}
+	var err error
+	d.dsn, err = shared.NewDatabase(ctx, fmt.Sprintf("t%d", time.Now().UnixNano()))
+	require.NoError(t, err)
+	_, err = migrations.Up(ctx, d.dsn)
+	require.NoError(t, err)
+	d.conn, err = pgx.Connect(ctx, d.dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = d.conn.Close(context.Background()) })
+	d.src = Source{
+		Topic: "in", ClusterID: "c", Group: "g", Start: "earliest",
+		TopicIDs: map[string]string{"in": "6f1ed002-0000-0000-0000-000000000001", "out": "6f1ed002-0000-0000-0000-000000000002"},
+	}
+	d.src.ID, err = AddSource(ctx, d.conn, d.src)
+	require.NoError(t, err)
+	return d
+}
+
+func (d *db) store(worker string) *Store {
+	d.t.Helper()
+	s, err := OpenStore(d.ctx, StoreConfig{
+		DSN: d.dsn, Group: "g", Worker: worker, LockTimeout: 300 * time.Millisecond, IdleTimeout: 20 * time.Second, Log: zaptest.NewLogger(d.t),
+	}, d.src)
+	require.NoError(d.t, err)
+	d.t.Cleanup(s.Close)
+	return s
+}
+
+func (d *db) exec(sql string, args ...any) {
+	d.t.Helper()
+	_, err := d.conn.Exec(d.ctx, sql, args...)
+	require.NoError(d.t, err)
+}
+
+func (d *db) number(sql string, args ...any) (n int64) {
+	d.t.Helper()
+	require.NoError(d.t, d.conn.QueryRow(d.ctx, sql, args...).Scan(&n))
+	return n
+}
+
+func (d *db) next(p int32) int64 {
+	d.t.Helper()
+	return d.number(`SELECT next_offset FROM partition_offsets WHERE source_partition = $1`, p)
+}
+
+// started makes the rows of n partitions, at 0.
+func (d *db) started(s *Store, n int32) {
+	d.t.Helper()
+	require.NoError(d.t, s.Start(d.ctx, 0, func(context.Context) (map[int32]int64, error) {
+		m := map[int32]int64{}
+		for p := range n {
+			m[p] = 0
+		}
+		return m, nil
+	}))
+}
+
+func (d *db) claim(s *Store, p int32) engine.Claim {
+	d.t.Helper()
+	c, err := s.Claim(d.ctx, p)
+	require.NoError(d.t, err)
+	return c
+}
+
+// batch is what [from,to) of a partition makes: one event a record.
+func (d *db) batch(p int32, epoch, from, to, floor int64) *engine.Batch {
+	b := &engine.Batch{Partition: p, Epoch: epoch, From: from, To: to, Records: to - from, Floor: floor, LeaderEpoch: 2}
+	dig := ledger.NewDigest()
+	for o := from; o < to; o++ {
+		m := outbox.Message{SourceOffset: o, Topic: "out", Partition: 1, TimestampMs: 1000 + o, Key: []byte("k"), Value: fmt.Appendf(nil, "%d/%d", p, o), Headers: []outbox.Header{{Key: "null"}}}
+		b.Messages = append(b.Messages, m)
+		b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, p, &m)
+		dig.Add(&m)
+	}
+	b.Digest = dig.Sum()
+	return b
+}
+
+func (d *db) capture(s *Store, bs ...*engine.Batch) []int64 {
+	d.t.Helper()
+	seqs, err := s.Capture(d.ctx, bs)
+	require.NoError(d.t, err)
+	return seqs
+}
+
+// Guard 1: epoch and next_offset are compared. What does not match is left out, the others are captured.
+func TestCaptureCompares(t *testing.T) {
+	d := newDB(t)
+	a, b := d.store("a"), d.store("b")
+	d.started(a, 5)
+	var epoch [5]int64
+	for p := range int32(5) {
+		epoch[p] = d.claim(a, p).Epoch
+	}
+	d.claim(b, 1) // partition 1 was claimed by another worker: same offset, newer epoch
+	d.exec(`UPDATE partition_offsets SET next_offset = 7 WHERE source_partition = 2`)
+	d.exec(`UPDATE partition_offsets SET state = 'held' WHERE source_partition = 3`)
+	var batches []*engine.Batch
+	for p := range int32(5) {
+		batches = append(batches, d.batch(p, epoch[p], 0, 3, 0))
+	}
+	require.Equal(t, []int64{2, 0, 0, 0, 2}, d.capture(a, batches...))
+	require.EqualValues(t, 6, d.number(`SELECT count(*) FROM outbox`))
+	for p, want := range []int64{3, 0, 7, 0, 3} {
+		require.Equal(t, want, d.next(int32(p)), "partition %d", p)
+	}
+	require.Equal(t, []int64{0}, d.capture(a, d.batch(0, epoch[0], 0, 3, 0)), "the same again")
+	require.Equal(t, []int64{3}, d.capture(a, d.batch(0, epoch[0], 3, 5, 0)), "a refused capture leaves no transaction behind")
+}
+
+// The ledger's chain: each entry has the hash of the one before, and the row its newest.
+func TestLedgerChain(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	d.started(s, 1)
+	epoch := d.claim(s, 0).Epoch
+	for i := range int64(4) {
+		require.Equal(t, []int64{i + 2}, d.capture(s, d.batch(0, epoch, i*3, i*3+3, 0)))
+	}
+	rows, err := d.conn.Query(d.ctx, `SELECT source_id, source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events, digest,
+		prev_hash, epoch, worker, why, committed_at, hash FROM offset_ledger ORDER BY seq`)
+	require.NoError(t, err)
+	var prev []byte
+	seq := int64(0)
+	for rows.Next() {
+		var e ledger.Entry
+		var hash []byte
+		require.NoError(t, rows.Scan(&e.SourceID, &e.Partition, &e.Seq, &e.Kind, &e.From, &e.To, &e.Records, &e.Rows, &e.DeadLetters, &e.Events, &e.Digest,
+			&e.PrevHash, &e.Epoch, &e.Worker, &e.Why, &e.CommittedAt, &hash))
+		seq++
+		require.Equal(t, seq, e.Seq)
+		require.Equal(t, e.Hash(), hash)
+		require.True(t, string(prev) == string(e.PrevHash), "entry %d", seq)
+		prev = hash
+	}
+	require.NoError(t, rows.Err())
+	require.EqualValues(t, 5, seq)
+	var head []byte
+	require.NoError(t, d.conn.QueryRow(d.ctx, `SELECT ledger_head FROM partition_offsets`).Scan(&head))
+	require.Equal(t, prev, head)
+}
+
+func TestFloorNeverLowers(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	d.started(s, 1)
+	epoch := d.claim(s, 0).Epoch
+	for i, floor := range []int64{2, 1, 0, 3} {
+		d.capture(s, d.batch(0, epoch, int64(i)*3, int64(i)*3+3, floor))
+		require.Equal(t, max(2, floor), d.number(`SELECT published_at_least FROM partition_offsets`))
+	}
+	c := d.claim(s, 0)
+	require.EqualValues(t, 3, c.Floor)
+	require.True(t, c.Captured)
+	require.EqualValues(t, 2, c.LeaderEpoch)
+	require.EqualValues(t, 12, c.Next)
+}
+
+// A claim names everybody who may have left a transaction open, until the gap is drained.
+func TestPredecessors(t *testing.T) {
+	d := newDB(t)
+	a, b, c := d.store("a"), d.store("b"), d.store("c")
+	d.started(a, 1)
+	e := d.claim(a, 0)
+	require.Empty(t, e.Predecessors)
+	require.NoError(t, a.Drained(d.ctx, 0, e.Epoch))
+	require.Equal(t, []string{"a"}, d.claim(b, 0).Predecessors)
+	e = d.claim(c, 0)
+	require.Equal(t, []string{"a", "b"}, e.Predecessors)
+	require.NoError(t, b.Drained(d.ctx, 0, e.Epoch-1), "too late")
+	require.Equal(t, []string{"a", "b", "c"}, d.claim(b, 0).Predecessors)
+	require.NoError(t, b.Drained(d.ctx, 0, e.Epoch+1))
+	require.Equal(t, []string{"b"}, d.claim(a, 0).Predecessors)
+}
+
+func TestClaimOfNothingAndOfHeld(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	_, err := s.Claim(d.ctx, 0)
+	require.ErrorIs(t, err, engine.ErrNoRow)
+	d.started(s, 1)
+	d.exec(`UPDATE partition_offsets SET state = 'held', held_by = 'heal', held_why = 'rebuild'`)
+	_, err = s.Claim(d.ctx, 0)
+	var held *engine.HeldError
+	require.ErrorAs(t, err, &held)
+	require.Equal(t, engine.HeldError{By: "heal", Why: "rebuild"}, *held)
+	require.Zero(t, d.number(`SELECT epoch FROM partition_offsets`), "a held row's epoch is not raised")
+}
+
+// The first start chooses for all partitions, once; those that come later begin at 0.
+func TestStart(t *testing.T) {
+	d := newDB(t)
+	a, b := d.store("a"), d.store("b")
+	asked := 0
+	from := func(context.Context) (map[int32]int64, error) { asked++; return map[int32]int64{0: 10, 1: 20}, nil }
+	require.Error(t, a.Start(d.ctx, 0, func(context.Context) (map[int32]int64, error) { return nil, errors.New("kafka is away") }))
+	require.NoError(t, a.Start(d.ctx, 1, from))
+	require.NoError(t, b.Start(d.ctx, 0, from))
+	require.NoError(t, b.Start(d.ctx, 2, from))
+	require.Equal(t, 1, asked)
+	for p, want := range []int64{10, 20, 0} {
+		require.Equal(t, want, d.next(int32(p)))
+		require.EqualValues(t, 1, d.number(`SELECT count(*) FROM offset_ledger WHERE kind = 'start' AND source_partition = $1 AND from_offset = $2`, p, want))
+	}
+	require.False(t, d.claim(a, 0).Captured)
+}
+
+// Gap: the limit never cuts a record, and what comes back is what was captured, byte for byte.
+func TestGap(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	d.started(s, 2)
+	epoch := d.claim(s, 0).Epoch
+	b := &engine.Batch{Partition: 0, Epoch: epoch, From: 0, To: 9, Records: 9}
+	for o, n := range []int{1, 3, 0, 2, 7, 0, 1, 1, 0} { // events a record makes
+		for seq := range n {
+			m := outbox.Message{
+				SourceOffset: int64(o), Seq: int16(seq), Topic: "out", Partition: int32(seq), TimestampMs: int64(o), Key: [][]byte{nil, {}, {0xff}}[seq%3],
+				Value: fmt.Appendf(nil, "%d.%d", o, seq), Headers: []outbox.Header{{Key: "a", Value: []byte{0}}, {Key: "a"}, {Key: "", Value: []byte{}}},
+			}
+			b.Messages = append(b.Messages, m)
+			b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, 0, &m)
+		}
+	}
+	d.capture(s, b)
+	for limit := 1; limit < 20; limit++ {
+		for from := range int64(10) {
+			for to := from; to < 10; to++ {
+				var got []outbox.Message
+				for at := from; at < to; {
+					msgs, upTo, err := s.Gap(d.ctx, 0, at, to, limit)
+					require.NoError(t, err)
+					require.Greater(t, upTo, at)
+					require.LessOrEqual(t, upTo, to)
+					for _, m := range msgs {
+						require.Less(t, m.SourceOffset, upTo)
+					}
+					got, at = append(got, msgs...), upTo
+				}
+				var want []outbox.Message
+				for _, m := range b.Messages {
+					if m.SourceOffset >= from && m.SourceOffset < to {
+						want = append(want, m)
+					}
+				}
+				require.Equal(t, want, got, "limit %d [%d,%d)", limit, from, to)
+			}
+		}
+	}
+}
+
+func TestIncarnation(t *testing.T) {
+	d := newDB(t)
+	first := d.store("a")
+	current, err := first.Incarnation(d.ctx)
+	require.NoError(t, err)
+	require.True(t, current)
+	second, other := d.store("a"), d.store("b")
+	for s, want := range map[*Store]bool{first: false, second: true, other: true} {
+		current, err := s.Incarnation(d.ctx)
+		require.NoError(t, err)
+		require.Equal(t, want, current)
+	}
+}
