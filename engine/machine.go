@@ -254,10 +254,10 @@ func (p *Partition) consume() []Action {
 }
 
 func (p *Partition) withdraw(abort bool) []Action {
-	p.Life++ // whatever comes back from now on is stale
 	if p.State == Withdrawing && !abort {
-		return nil
+		return nil // under way: its withdrawn is still to come, and must not find itself stale
 	}
+	p.Life++ // whatever comes back from now on is stale
 	p.State = Withdrawing
 	return []Action{{Kind: DoWithdraw, Life: p.Life, Abort: abort}}
 }

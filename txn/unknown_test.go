@@ -1,7 +1,6 @@
 package txn
 
 import (
-	"context"
 	"sync"
 	"testing"
 	"time"
@@ -96,34 +95,38 @@ func TestClaimEndsAFrozenHolder(t *testing.T) {
 func TestUnknownCommit(t *testing.T) {
 	for _, happened := range []bool{false, true} {
 		d := newDB(t)
+		direct := d.dsn
+		var p *proxy
+		p, d.dsn = newProxy(t, direct)
 		s := d.store("a")
 		s.cfg.LockTimeout = 20 * time.Second
 		d.started(s, 1)
 		epoch := d.claim(s, 0).Epoch
 		release := d.slowCommit()
-		ctx, cancel := context.WithCancel(d.ctx)
-		c := make(chan captured, 1)
-		go func() {
-			seqs, err := s.Capture(ctx, []*engine.Batch{d.batch(0, epoch, 0, 3, 0)})
-			c <- captured{seqs, err}
-		}()
+		c := d.captureBeside(s, d.batch(0, epoch, 0, 3, 0))
 		pid := d.untilCommitIsSent()
+		p.muted.Store(true)
 		want := int64(0)
 		if happened {
-			// The server works on: the client alone is gone. (Only its socket is closed; a cancel request would end the COMMIT.)
-			s.mu.Lock()
-			require.NoError(t, s.capture.PgConn().Conn().Close())
-			s.mu.Unlock()
 			want = 3
+			release()
+			require.Eventually(t, func() bool { return d.next(0) == want }, 20*time.Second, 5*time.Millisecond)
 		} else {
 			d.exec(`SELECT pg_terminate_backend($1)`, pid)
+			require.Eventually(t, func() bool { return d.waiting() == 0 }, 20*time.Second, 5*time.Millisecond)
 		}
+		p.cut() // the answer is lost
 		got := <-c
-		cancel()
 		require.Error(t, got.err)
 		require.Nil(t, got.seqs)
 		release()
-		claim := d.claim(s, 0)
+		p.muted.Store(false)
+		var claim engine.Claim
+		require.Eventually(t, func() (ok bool) { // the pool's sessions were cut, too
+			var err error
+			claim, err = s.Claim(d.ctx, 0)
+			return err == nil
+		}, 20*time.Second, 5*time.Millisecond)
 		require.Equal(t, want, claim.Next, "happened: %v", happened)
 		require.Equal(t, happened, claim.Captured)
 		require.Equal(t, want, d.number(`SELECT count(*) FROM outbox`), "all or nothing")

@@ -27,7 +27,7 @@ import (
 const (
 	session    = 3 * time.Second // of the workers under test
 	partitions = 12
-	patience   = 90 * time.Second // for anything to happen on a crowded machine; nothing waits this long when all is well
+	patience   = 40 * time.Second // for anything to happen on a crowded machine; nothing waits this long when all is well
 )
 
 // bundle is one test's world.

@@ -114,11 +114,11 @@ func TestDefaultSettingsFile(t *testing.T) {
 	said := map[string]bool{}
 	section := ""
 	for _, line := range strings.Split(string(b), "\n") {
-		if m := regexp.MustCompile(`^([a-z_]+):\s*(#.*)?$`).FindStringSubmatch(line); m != nil {
+		if m := regexp.MustCompile(`^(?:# )?([a-z_]+):\s*(#.*)?$`).FindStringSubmatch(line); m != nil {
 			section = m[1] + "."
 		} else if m := regexp.MustCompile(`^([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
 			said[m[1]] = true
-		} else if m := regexp.MustCompile(`^  (?:# )?([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
+		} else if m := regexp.MustCompile(`^(?:#)?   ?([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
 			said[section+m[1]] = true
 		}
 	}

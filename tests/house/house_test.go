@@ -33,7 +33,9 @@ type room struct {
 	GoFiles, TestGoFiles, XTestGoFiles []string
 }
 
-func (r *room) name() string { return strings.TrimPrefix(strings.TrimPrefix(r.ImportPath, module), "/") }
+func (r *room) name() string {
+	return strings.TrimPrefix(strings.TrimPrefix(r.ImportPath, module), "/")
+}
 
 // rooms are this module's packages.
 func rooms(t *testing.T) map[string]*room {
