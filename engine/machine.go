@@ -209,7 +209,7 @@ func (p *Partition) progress(e Event) []Action {
 	case e.Kind == EvStarted && p.State == Starting:
 		return p.claim()
 	case e.Kind == EvScanned && p.State == Scanning:
-		return p.drain(max(e.To, p.Floor))
+		return p.restore(max(e.To, p.Floor))
 	case e.Kind == EvPublished && p.State == Draining:
 		return p.drain(e.To) // what is left, or to work
 	case e.Kind == EvPublished && p.State == Consuming:
@@ -246,6 +246,15 @@ func (p *Partition) drain(groupOffset int64) []Action {
 	}
 	p.State = Draining
 	return []Action{{Kind: DoDrain, Life: p.Life, From: p.Published, To: p.Next}}
+}
+
+// restore drains from where the scan ended. Even where nothing is owed it commits the group offset that was gone.
+func (p *Partition) restore(scanned int64) []Action {
+	if scanned != p.Next {
+		return p.drain(scanned)
+	}
+	p.Published, p.State = scanned, Draining
+	return []Action{{Kind: DoDrain, Life: p.Life, From: scanned, To: p.Next}}
 }
 
 func (p *Partition) consume() []Action {
