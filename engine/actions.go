@@ -52,7 +52,7 @@ func (w *Worker) do(s *slot, a Action) {
 			return Event{}, nil
 		})
 	case DoConsume:
-		s.sought, s.buf, s.bytes, s.next, s.said = 0, nil, 0, a.From, ""
+		s.sought, s.buf, s.bytes, s.next, s.failing = 0, nil, 0, a.From, nil
 		w.poll.command(command{partition: id, seek: true, offset: a.From, life: a.Life})
 		w.log.Info("consuming", zap.Int32("partition", id), zap.Int64("offset", a.From), zap.Int64("epoch", s.m.Epoch))
 	case DoPublish:
@@ -60,6 +60,7 @@ func (w *Worker) do(s *slot, a Action) {
 	case DoWithdraw:
 		w.withdraw(s, a)
 	case DoRelease:
+		w.lives[id] = s.m.Life // a life is never lived twice: what is still under way may come back when the partition is ours again
 		delete(w.parts, id)
 		w.obs.State(id, Unassigned)
 		for _, f := range s.release {
@@ -69,7 +70,10 @@ func (w *Worker) do(s *slot, a Action) {
 		d := w.backoff(a.Attempt)
 		if a.Why == "held" {
 			d = w.cfg.CheckEvery
-			w.log.Warn("partition is held", zap.Int32("partition", id), zap.String("why", s.m.Reason))
+			if s.said != s.m.Reason {
+				s.said = s.m.Reason
+				w.log.Warn("partition is held", zap.Int32("partition", id), zap.String("why", s.m.Reason))
+			}
 		}
 		w.after(d, evStep{id, Event{Kind: EvRetry, Life: a.Life}})
 	case DoStop:
@@ -82,7 +86,7 @@ func (w *Worker) do(s *slot, a Action) {
 
 // async runs f beside and reports its event, or its failure, under the life it began in.
 func (w *Worker) async(id int32, life uint64, f func(context.Context, int32) (Event, error)) {
-	go func() {
+	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		defer cancel()
 		e, err := f(ctx, id)
@@ -94,7 +98,7 @@ func (w *Worker) async(id int32, life uint64, f func(context.Context, int32) (Ev
 			e.Life = life
 			w.send(evStep{id, e})
 		}
-	}()
+	})
 }
 
 func (w *Worker) claim(ctx context.Context, id int32) (Event, error) {
@@ -105,7 +109,7 @@ func (w *Worker) claim(ctx context.Context, id int32) (Event, error) {
 	case errors.As(err, &held):
 		return Event{Kind: EvHeld, Why: held.Error()}, nil
 	case errors.Is(err, ErrNoRow):
-		return Event{Kind: EvUnclaimed}, nil
+		return Event{Kind: EvUnclaimed, Claim: Claim{LeaderEpoch: -1}}, nil
 	}
 	return Event{Kind: EvClaimed, Claim: c}, err
 }
@@ -164,7 +168,7 @@ func (w *Worker) drain(s *slot, a Action) {
 		s.draining = a.Life
 		w.log.Info("draining the gap", zap.Int32("partition", id), zap.Int64("from", a.From), zap.Int64("to", a.To))
 	}
-	go func() {
+	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		defer cancel()
 		msgs, upTo, err := w.cfg.Store.Gap(ctx, id, a.From, a.To, w.cfg.DrainRecords)
@@ -174,7 +178,7 @@ func (w *Worker) drain(s *slot, a Action) {
 			it.Bytes += msgs[i].Size()
 		}
 		w.send(evGap{id, a.Life, it, err})
-	}()
+	})
 }
 
 func (w *Worker) gap(e evGap) {
@@ -239,10 +243,10 @@ func (c *coalescer) start(w *Worker) {
 	c.busy = true
 	asked := c.waiting
 	c.waiting = nil
-	go func() {
+	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(w.ctx, 4*callTimeout)
 		defer cancel()
 		c.run(ctx, asked)
 		w.send(func() { c.busy = false; c.start(w) })
-	}()
+	})
 }

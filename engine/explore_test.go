@@ -85,7 +85,7 @@ func (w *walk) possible() []Event {
 	}
 	life := w.p.Life
 	if w.drain {
-		for to := w.p.Published + 1; to <= w.p.Next; to++ {
+		for to := min(w.p.Published+1, w.p.Next); to <= w.p.Next; to++ { // an empty gap sets a group offset that was gone
 			out = append(out, Event{Kind: EvPublished, Life: life, To: to})
 		}
 	}
@@ -159,7 +159,7 @@ func (w *walk) step(t *testing.T, e Event) {
 			}
 			w.drain = false
 		case DoDrain:
-			if a.From >= a.To || a.To != w.p.Next || w.p.State != Draining {
+			if a.From > a.To || a.To != w.p.Next || w.p.State != Draining {
 				fail("drain [%d,%d), next %d", a.From, a.To, w.p.Next)
 			}
 			w.drain = true
@@ -282,7 +282,7 @@ func TestAnyEventAnywhere(t *testing.T) {
 				case DoConsume:
 					require.Equal(t, p.Next, p.Published)
 				case DoDrain:
-					require.Less(t, a.From, a.To)
+					require.LessOrEqual(t, a.From, a.To)
 				case DoPublish:
 					require.Equal(t, Consuming, was)
 				}

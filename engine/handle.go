@@ -28,8 +28,6 @@ func (w *Worker) handle(e any) {
 		w.published(e)
 	case evGap:
 		w.gap(e)
-	case evStampOld:
-		w.stampStale = false
 	case evChecked:
 		if e.changed != "" {
 			for id, s := range w.parts {
@@ -46,12 +44,13 @@ func (w *Worker) handle(e any) {
 // rebalance applies what the group has decided. The stamp is renewed here and nowhere else: it stands for what is owned now, and what
 // is no longer owned leaves the queue before the callback returns.
 func (w *Worker) rebalance(e evRebalance) {
-	w.stamp, w.stampStale = e.stamp, false
+	w.stamp, w.paused = e.stamp, 0
 	w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
 	if e.kind == EvAssigned {
 		for _, id := range e.partitions {
 			if w.parts[id] == nil {
 				w.parts[id] = &slot{m: NewPartition(id)}
+				w.parts[id].m.Life = w.lives[id]
 				w.parts[id].m.producerUp = w.producerUp
 			}
 			w.step(id, Event{Kind: EvAssigned})
@@ -130,14 +129,14 @@ func (w *Worker) check() {
 	if w.stopping || len(w.parts) == 0 {
 		return
 	}
-	go func() {
+	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 		defer cancel()
 		changed, err := w.topicsChanged(ctx)
 		if err == nil { // away: the next look will tell
 			w.send(evChecked{changed})
 		}
-	}()
+	})
 }
 
 func (w *Worker) topicsChanged(ctx context.Context) (string, error) {

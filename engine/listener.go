@@ -39,8 +39,7 @@ type (
 		item      Item
 		err       error
 	}
-	evStampOld struct{}
-	evChecked  struct {
+	evChecked struct {
 		changed string
 	}
 	evFatal struct{ err error }

@@ -37,7 +37,7 @@ type Partition struct {
 	Published   int64 // group offset
 	Floor       int64 // the group offset can't honestly be below this (published_at_least)
 	Captured    bool  // something was captured by anyone before
-	Attempts    int   // claims since it last consumed, for the back-off
+	Attempts    int   // claims since it last captured, for the back-off
 
 	Predecessors []string // workers that may have left a transaction open
 	Reason       string   // why it is stopped or held
@@ -177,6 +177,9 @@ func (p *Partition) Step(e Event) []Action {
 	case EvRefused:
 		return p.withdraw(false)
 	case EvBroken:
+		if p.State == Withdrawing {
+			return nil // given up first, or a revoke would wait for ever; the look after the next claim finds it again
+		}
 		return p.stop(e.Why)
 	case EvRetry:
 		if p.State == Waiting || p.State == Held || p.State == Stopped {
@@ -216,7 +219,7 @@ func (p *Partition) progress(e Event) []Action {
 		p.Published = e.To
 		return nil
 	case e.Kind == EvCaptured && p.State == Consuming:
-		p.Next = e.To
+		p.Next, p.Attempts = e.To, 0 // it gets on: only now is the trouble over
 		return p.do(DoPublish)
 	}
 	return nil
@@ -258,7 +261,7 @@ func (p *Partition) restore(scanned int64) []Action {
 }
 
 func (p *Partition) consume() []Action {
-	p.State, p.Reason, p.Attempts = Consuming, "", 0
+	p.State, p.Reason = Consuming, ""
 	return []Action{{Kind: DoDrained, Life: p.Life}, {Kind: DoConsume, Life: p.Life, From: p.Next}}
 }
 

@@ -56,7 +56,7 @@ func (w *Worker) pumpPrepare() {
 	var jobs []prepJob
 	records, bytes := 0, 0
 	for id, s := range w.parts { // in random order, so that no partition is always last
-		if s.m.State != Consuming || len(s.buf) == 0 {
+		if s.m.State != Consuming || len(s.buf) == 0 || s.failing != nil {
 			continue
 		}
 		n, b := 0, 0
@@ -82,7 +82,7 @@ func (w *Worker) pumpPrepare() {
 		return
 	}
 	w.preparing = true
-	go func() { w.send(evPrepared{w.prep.run(w.ctx, jobs)}) }()
+	w.beside.Go(func() { w.send(evPrepared{w.prep.run(w.ctx, jobs)}) })
 }
 
 func (w *Worker) prepared(p prepared) {
@@ -92,6 +92,11 @@ func (w *Worker) prepared(p prepared) {
 		w.inFlight += b.Bytes
 	}
 	for id, f := range p.failed {
+		s := w.parts[id]
+		if s != nil && s.m.Life == f.life && slices.ContainsFunc(p.batches, func(b *Batch) bool { return b.Partition == id }) {
+			s.failing = f.err // first what came before it
+			continue
+		}
 		w.failed(id, f.life, f.err)
 	}
 }
@@ -116,7 +121,7 @@ func (w *Worker) pumpCapture() {
 	}
 	slices.SortFunc(batches, func(a, b *Batch) int { return int(a.Partition - b.Partition) }) // locks are taken in this order
 	w.capturing = true
-	go func() {
+	w.beside.Go(func() {
 		failpoint.Hit(failpoint.CaptureBefore)
 		start := time.Now()
 		seqs, err := w.cfg.Store.Capture(w.ctx, batches)
@@ -124,7 +129,7 @@ func (w *Worker) pumpCapture() {
 			failpoint.Hit(failpoint.CaptureCommitted)
 		}
 		w.send(evCaptured{batches, seqs, err, int64(time.Since(start))})
-	}()
+	})
 }
 
 func (w *Worker) captured(e evCaptured) {
@@ -159,6 +164,10 @@ func (w *Worker) captured(e evCaptured) {
 		w.inFlight -= b.Bytes // queued again by the publish that the capture leads to
 		w.step(b.Partition, Event{Kind: EvCaptured, Life: b.Life, To: b.To})
 		s.captured = Item{}
+		s.said = ""
+		if s.failing != nil {
+			w.failed(b.Partition, b.Life, s.failing)
+		}
 	}
 	w.obs.Captured(records, rows, dead, time.Duration(e.took))
 }
@@ -171,7 +180,7 @@ func (w *Worker) enqueue(it Item) {
 
 func (w *Worker) pumpPublish() {
 	w.obs.Queued(w.inFlight)
-	if w.publishing || !w.producerUp || w.stampStale || w.stamp == nil || len(w.queue) == 0 {
+	if w.publishing || !w.producerUp || w.paused != 0 || w.stamp == nil || len(w.queue) == 0 {
 		return
 	}
 	var items []Item
@@ -198,11 +207,11 @@ func (w *Worker) pumpPublish() {
 	w.sending, w.publishing, w.cancel = items, true, &cancelFlag{}
 	stamp, cancelled := w.stamp, w.cancel.get
 	w.sentStamp = stamp
-	go func() {
+	w.beside.Go(func() {
 		start := time.Now()
 		o, err := w.cfg.Publisher.Publish(items, stamp, cancelled)
 		w.send(evPublished{o, err, int64(time.Since(start))})
-	}()
+	})
 }
 
 // published takes the outcome of a Kafka transaction. An abort is followed by the same bytes again, or by giving the partition up.
@@ -230,13 +239,17 @@ func (w *Worker) published(e evPublished) {
 	w.obs.Published(messages, time.Duration(e.took), e.o)
 	switch e.o {
 	case Committed:
+		w.aborts = 0
 	case Aborted:
-		w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("batches", len(again)), zap.Error(e.err))
+		w.aborts++
+		if w.aborts == 1 { // said once in a row
+			w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("batches", len(again)), zap.Error(e.err))
+		}
+		w.pausePublish(w.backoff(w.aborts)) // a broker that refuses for good must not be asked in a hot loop
 	case StaleStamp:
 		w.log.Warn("fenced by generation: waiting for the rebalance", zap.Int("batches", len(again)), zap.Error(e.err))
 		if w.stamp == w.sentStamp { // else it has come meanwhile, and what is still owned goes out under the new stamp
-			w.stampStale = true
-			w.after(time.Second, evStampOld{}) // none came: ask again with what we have
+			w.pausePublish(time.Second) // if none comes: ask again with what we have
 		}
 	case Lost:
 		w.producerLost(e.err)
@@ -248,6 +261,18 @@ func (w *Worker) published(e evPublished) {
 			w.step(it.Partition, Event{Kind: EvWithdrawn, Life: life})
 		}
 	}
+}
+
+// pausePublish holds publishing back until a rebalance brings a new stamp, or for d.
+func (w *Worker) pausePublish(d time.Duration) {
+	w.pauses++
+	w.paused = w.pauses
+	n := w.pauses
+	w.after(d, func() {
+		if w.paused == n {
+			w.paused = 0
+		}
+	})
 }
 
 // producerLost: fenced, fatal, or a commit's outcome is unknown. The producer is made anew under the same transactional id, which
@@ -265,7 +290,7 @@ func (w *Worker) producerLost(err error) {
 // never fence each other in turns. If not, we were taken over for something we had lost, or the broker's transaction timeout struck.
 func (w *Worker) renew(attempt int) {
 	w.after(w.backoff(attempt), func() {
-		go func() {
+		w.beside.Go(func() {
 			if w.replaced() {
 				w.send(evFatal{ErrReplaced})
 				return
@@ -280,7 +305,7 @@ func (w *Worker) renew(attempt int) {
 				return
 			}
 			w.send(func() { w.renewed() })
-		}()
+		})
 	})
 }
 

@@ -77,6 +77,7 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 				}
 				return p.finish(b), err
 			}
+			out.seq = 0
 			if err := deadLetter(out, pe); err != nil {
 				b.takeBack(&m)
 				return p.finish(b), err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,10 +47,13 @@ type Worker struct {
 	poll  *poller
 	evs   chan any // what comes back; see handle
 	parts map[int32]*slot
+	lives map[int32]uint64 // the last life of partitions that were released
 
 	stamp      Stamp
 	sentStamp  Stamp // of the open transaction
-	stampStale bool  // the broker refused the stamp: wait for the next rebalance
+	paused     int   // the pause publishing is in, 0 for none; see pausePublish
+	pauses     int
+	aborts     int // in a row
 	producerUp bool
 
 	preparing, capturing, publishing bool
@@ -67,6 +71,7 @@ type Worker struct {
 	closing      bool
 	err          error // ends the worker
 	ctx          context.Context
+	beside       sync.WaitGroup // calls of stores and producer under way
 }
 
 // slot is a partition with its records.
@@ -81,6 +86,7 @@ type slot struct {
 	captured Item   // on its way from capture to publish
 	release  []func()
 	said     string // the last trouble told, so that it is told once
+	failing  error  // the handler failed after the records that are being captured: given up once they are
 }
 
 // Observer is told what happens, for metrics. Calls come from one goroutine and must not block.
@@ -101,7 +107,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Observer = nobody{}
 	}
 	w := &Worker{
-		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{},
+		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{},
 		prep: &preparer{h: cfg.Handler, tables: cfg.Handler.Tables(), shape: &cfg.Shape, sourceID: cfg.SourceID},
 	}
 	w.looks = coalescer{run: w.look}
@@ -117,7 +123,11 @@ func (w *Worker) run(ctx context.Context) error {
 	if err := w.firstProducer(ctx); err != nil {
 		return err
 	}
-	defer w.cfg.Publisher.Close()
+	defer func() { // whoever called us closes the stores next: nothing may be under way in them any more
+		end()
+		w.beside.Wait()
+		w.cfg.Publisher.Close()
+	}()
 	src, err := w.cfg.Source(&listener{w})
 	if err != nil {
 		return fmt.Errorf("join the group: %w", err)

@@ -42,6 +42,7 @@ type Store struct {
 	pool        *pgxpool.Pool // everything but captures
 
 	mu       sync.Mutex
+	changed  bool      // another identity was met, and no capture has told yet
 	identity string    // system identifier and timeline all sessions must have
 	capture  *pgx.Conn // captures, one at a time; nil until dialled
 }
@@ -105,12 +106,8 @@ func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
 		return nil
 	}
 	s.cfg.Log.Warn("postgres changed identity", zap.String("before", s.identity), zap.String("now", id))
-	s.identity = id // the next sessions are measured by this one; sessions to the old one end here
-	if s.capture != nil {
-		old := s.capture
-		s.capture = nil
-		go old.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is of no use any more
-	}
+	s.identity = id  // the next sessions are measured by this one; sessions to the old one end here
+	s.changed = true // the next capture tells the engine, whoever met it: only a failed capture drops what is in memory
 	go s.pool.Reset()
 	return ErrStoreChanged
 }
@@ -118,8 +115,12 @@ func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
 // session is the capture session, dialled if need be.
 func (s *Store) session(ctx context.Context) (*pgx.Conn, bool, error) {
 	s.mu.Lock()
-	c := s.capture
+	c, changed := s.capture, s.changed
+	s.changed = false
 	s.mu.Unlock()
+	if changed {
+		return nil, false, ErrStoreChanged // Capture hangs up
+	}
 	if c != nil && !c.IsClosed() {
 		return c, false, nil
 	}
@@ -134,6 +135,9 @@ func (s *Store) session(ctx context.Context) (*pgx.Conn, bool, error) {
 	}
 	if err := s.meet(ctx, c); err != nil {
 		_ = c.Close(ctx)
+		s.mu.Lock()
+		s.changed = false // told by this error
+		s.mu.Unlock()
 		return nil, false, err
 	}
 	s.mu.Lock()

@@ -103,7 +103,7 @@ func Defaults() Config {
 		Kafka:    Kafka{Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 16 << 20},
 		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second},
 		Registry: Registry{URL: "http://127.0.0.1:8081"},
-		Batch:    Batch{MaxRecords: 20_000, MaxBytes: 16 << 20, MaxInFlight: 48 << 20, DrainRecords: 10_000},
+		Batch:    Batch{MaxRecords: 8_000, MaxBytes: 8 << 20, MaxInFlight: 24 << 20, DrainRecords: 10_000},
 		HTTP:     HTTP{Addr: "127.0.0.1:8000"},
 		Log:      Log{Level: "info", Format: "console"},
 	}

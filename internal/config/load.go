@@ -109,7 +109,7 @@ func UnknownEnv(environ []string) []string {
 	return unknown
 }
 
-var dsnPassword = regexp.MustCompile(`(?i)(password\s*=\s*)('[^']*'|\S+)`)
+var dsnPassword = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'?|(?:\\.|\S)+)`)
 
 // RedactDSN is a Postgres DSN without its password, fit to be printed.
 func RedactDSN(dsn string) string {
@@ -123,6 +123,13 @@ func redactURL(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {
 		return "(unreadable)"
+	}
+	q := u.Query()
+	for k := range q { // libpq takes the password from here, too
+		if strings.Contains(strings.ToLower(k), "password") {
+			q.Set(k, "xxxxx")
+			u.RawQuery = q.Encode()
+		}
 	}
 	return u.Redacted()
 }

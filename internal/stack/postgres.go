@@ -163,7 +163,7 @@ func (p *postgres) run(ctx context.Context, bin string, noSync bool) error {
 // settings suit a server that shares a developer's machine. No unix socket: nothing then outlives a SIGKILL, and the password is the only way in.
 func settings(port int, noSync bool) []string {
 	s := []string{
-		"listen_addresses=127.0.0.1", fmt.Sprintf("port=%d", port), "unix_socket_directories=", "max_connections=100", "shared_buffers=256MB",
+		"listen_addresses=127.0.0.1", fmt.Sprintf("port=%d", port), "unix_socket_directories=", "max_connections=100", "shared_buffers=512MB", "wal_buffers=64MB",
 		"max_wal_size=2GB", "synchronous_commit=on", "timezone=UTC", "log_timezone=UTC", "logging_collector=off",
 	}
 	if noSync {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"sync"
 	"time"
@@ -101,7 +102,8 @@ func (m *Metrics) trouble() string {
 	return ""
 }
 
-// Serve answers /metrics, /healthz (the process is up) and /readyz (no partition is stopped or held) on addr until ctx is done.
+// Serve answers /metrics, /healthz (the process is up), /readyz (no partition is stopped or held) and /debug/pprof on addr until ctx
+// is done.
 func (m *Metrics) Serve(ctx context.Context, addr string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -117,6 +119,8 @@ func (m *Metrics) Serve(ctx context.Context, addr string) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		<-ctx.Done()

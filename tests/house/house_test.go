@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -201,6 +202,8 @@ func TestFilesFitTheHead(t *testing.T) {
 	}
 }
 
+var skips = regexp.MustCompile(`\b(t|b|tb)\.Skip(f|Now)?\(`)
+
 // A test that is left out proves nothing and looks as if it did.
 func TestNoTestIsSkipped(t *testing.T) {
 	for _, path := range goFiles(t) {
@@ -209,11 +212,6 @@ func TestNoTestIsSkipped(t *testing.T) {
 		}
 		b, err := os.ReadFile(path)
 		require.NoError(t, err)
-		for _, word := range []string{"Skip(", "Skipf(", "SkipNow("} {
-			for _, of := range []string{"t.", "b.", "tb."} {
-				require.NotContains(t, strings.ReplaceAll(string(b), "fs."+word, ""), " "+of+word, path)
-				require.NotContains(t, string(b), "\t"+of+word, path)
-			}
-		}
+		require.False(t, skips.Match(b), "%s skips a test", path)
 	}
 }
