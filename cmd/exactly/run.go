@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,7 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			for _, n := range config.UnknownEnv(config.Environ()) {
 				log.Warn("this EXACTLY_ variable is no setting: misspelt?", zap.String("name", n))
 			}
+			boundHeap()
 			ctx := cmd.Context()
 			m := telemetry.NewMetrics()
 			if c.HTTP.Addr != "" {
@@ -47,5 +49,14 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			}()
 			return pipeline.Run(ctx, &c, version, m, log)
 		},
+	}
+}
+
+// boundHeap lets garbage pile up to twice what lives, within a limit: what a worker holds is bounded by batch.max_in_flight, and half as
+// many collections are worth some tens of MiB. GOGC and GOMEMLIMIT, where set, decide.
+func boundHeap() {
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetGCPercent(200)
+		debug.SetMemoryLimit(256 << 20)
 	}
 }

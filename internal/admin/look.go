@@ -2,39 +2,34 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/exactly-pipeline/exactly/engine"
-	"github.com/exactly-pipeline/exactly/txn"
 )
 
 // Look implements engine.Group. Group offsets are asked for stable until the stable timeout; partitions that stay unstable are left out.
 func (a *Admin) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int32]engine.Look, error) {
 	topic := a.cfg.Topics.Input
-	offsets := map[int32]kadm.Offset{}
-	missing := map[int32]bool{}
-	for p := range leaderEpochs {
-		missing[p] = true
-	}
+	offsets := map[int32]GroupOffset{}
+	missing := slices.Sorted(maps.Keys(leaderEpochs))
 	until := time.Now().Add(a.cfg.Kafka.StableTimeout)
 	for {
-		all, unstable, err := a.Offsets(ctx)
+		now, err := a.GroupOffsets(ctx, missing)
 		if err != nil {
 			return nil, err
 		}
-		for p := range missing {
-			if !unstable[p] && !unstable[-1] {
-				delete(missing, p)
-				if o, ok := all[p]; ok {
-					offsets[p] = o
-				}
+		missing = slices.DeleteFunc(missing, func(p int32) bool {
+			if now[p].Pending {
+				return false
 			}
-		}
+			offsets[p] = now[p]
+			return true
+		})
 		if len(missing) == 0 || time.Now().After(until) {
 			break
 		}
@@ -65,14 +60,8 @@ func (a *Admin) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int
 		return nil, err
 	}
 	out := map[int32]engine.Look{}
-	for p := range leaderEpochs {
-		if missing[p] {
-			continue
-		}
-		l := engine.Look{EpochEnd: -1}
-		if o, ok := offsets[p]; ok && o.At >= 0 {
-			l.HasOffset, l.Offset, l.Ours = true, o.At, txn.IsOurs(o.Metadata)
-		}
+	for p, o := range offsets {
+		l := engine.Look{HasOffset: o.Has, Offset: o.Offset, Ours: o.Ours, EpochEnd: -1}
 		s, ok := starts.Lookup(topic, p)
 		e, ok2 := ends.Lookup(topic, p)
 		if !ok || !ok2 {
@@ -85,35 +74,6 @@ func (a *Admin) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int
 		out[p] = l
 	}
 	return out, nil
-}
-
-// Offsets reads the group's committed offsets of the input topic, stable. unstable names the partitions whose offset is pending in an
-// open transaction, -1 standing for all of them: some brokers say it of the group as a whole.
-func (a *Admin) Offsets(ctx context.Context) (offsets map[int32]kadm.Offset, unstable map[int32]bool, err error) {
-	offsets, unstable = map[int32]kadm.Offset{}, map[int32]bool{}
-	c, cancel := context.WithTimeout(kadm.RequireStable(ctx), a.cfg.Kafka.StableTimeout)
-	defer cancel()
-	res, err := a.adm.FetchOffsets(c, a.cfg.Group)
-	switch {
-	case errors.Is(err, kerr.GroupIDNotFound):
-		return offsets, unstable, nil
-	case errors.Is(err, kerr.UnstableOffsetCommit), err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-		unstable[-1] = true
-		return offsets, unstable, nil
-	case err != nil:
-		return nil, nil, fmt.Errorf("read the offsets of group %s: %w", a.cfg.Group, err)
-	}
-	for p, o := range res[a.cfg.Topics.Input] {
-		switch {
-		case errors.Is(o.Err, kerr.UnstableOffsetCommit):
-			unstable[p] = true
-		case o.Err != nil:
-			return nil, nil, fmt.Errorf("read the offset of group %s, partition %d: %w", a.cfg.Group, p, o.Err)
-		default:
-			offsets[p] = o.Offset
-		}
-	}
-	return offsets, unstable, nil
 }
 
 // epochEnds asks where the stored leader epochs ended (KIP-320). Brokers that do not know an epoch are no proof of anything.

@@ -28,8 +28,8 @@ type GroupOffset struct {
 
 // GroupOffsets reads the group offsets of the partitions given, once, stable.
 //
-// It names the partitions in its request, unlike Offsets: asked for all a group has, a broker leaves out those which have nothing
-// but a pending offset (Kafka 4.1, OffsetMetadataManager.fetchAllOffsets), and a deleted offset would look stable.
+// It names the partitions in its request: asked for all a group has, a broker leaves out those which have nothing but a pending offset
+// (Kafka 4.1, OffsetMetadataManager.fetchAllOffsets), and a first or a deleted offset would look stable.
 func (a *Admin) GroupOffsets(ctx context.Context, partitions []int32) (map[int32]GroupOffset, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
 	req.Group, req.RequireStable = a.cfg.Group, true

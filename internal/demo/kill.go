@@ -127,11 +127,13 @@ func (d *demo) between(ctx context.Context) error {
 		return fmt.Errorf("ask kafka for transaction %s: %w", id, err)
 	}
 	k.TransactionState = txns[id].State
-	_, unstable, err := d.adm.Offsets(ctx)
+	offsets, err := d.adm.GroupOffsets(ctx, d.owns[d.victim.id])
 	if err != nil {
 		return err
 	}
-	k.OffsetsPending = len(unstable) > 0
+	for _, o := range offsets {
+		k.OffsetsPending = k.OffsetsPending || o.Pending
+	}
 	switch {
 	case k.Owed == 0:
 		d.screen.tell("At that instant both were level: nothing was owed.")
