@@ -183,8 +183,11 @@ func (w *Worker) drain(s *slot, a Action) {
 
 func (w *Worker) gap(e evGap) {
 	s := w.parts[e.partition]
+	var broken interface{ Broken() string }
 	switch {
 	case s == nil || s.m.Life != e.life:
+	case errors.As(e.err, &broken):
+		w.step(e.partition, Event{Kind: EvBroken, Life: e.life, Why: broken.Broken()})
 	case e.err != nil:
 		w.failed(e.partition, e.life, e.err)
 	default:

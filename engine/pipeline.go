@@ -36,10 +36,14 @@ func (w *Worker) accept(c chunk) {
 		if n := len(s.buf); (n > 0 && r.Offset <= s.buf[n-1].Offset) || (n == 0 && r.Offset < s.next) {
 			continue
 		}
+		if s.buf == nil {
+			s.buf = getRecords()
+		}
 		s.buf = append(s.buf, *r)
 		s.bytes += r.size()
 		w.buffered += r.size()
 	}
+	putRecords(c.records)
 }
 
 // pump starts each stage that is idle and has work: batches grow while the stages behind are busy and go at once when they are idle.
@@ -67,12 +71,14 @@ func (w *Worker) pumpPrepare() {
 		if n == 0 {
 			break
 		}
-		jobs = append(jobs, prepJob{id, s.m.Life, s.m.Epoch, s.next, s.buf[:n:n]})
-		s.next = s.buf[n-1].Offset + 1
-		s.buf = s.buf[n:]
-		if len(s.buf) == 0 {
+		job, next := s.buf, s.buf[n-1].Offset+1
+		if n == len(s.buf) {
 			s.buf = nil
+		} else { // rare: the partition alone has more than a capture takes
+			job, s.buf = append(getRecords(), s.buf[:n]...), s.buf[n:]
 		}
+		jobs = append(jobs, prepJob{id, s.m.Life, s.m.Epoch, s.next, job})
+		s.next = next
 		s.bytes -= b
 		w.buffered -= b
 		records += n
@@ -134,6 +140,9 @@ func (w *Worker) pumpCapture() {
 
 func (w *Worker) captured(e evCaptured) {
 	w.capturing = false
+	for _, b := range e.batches {
+		b.captured()
+	}
 	if e.err != nil {
 		for _, b := range e.batches {
 			w.inFlight -= b.Bytes

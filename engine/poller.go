@@ -86,7 +86,7 @@ func (p *poller) run() error {
 		}
 		if len(buf) > 0 || len(sought) > 0 {
 			p.pending = append(p.pending, chunk{sought, buf})
-			p.buf = make([]Record, 0, max(64, len(buf)))
+			p.buf = getRecords()
 		}
 		p.deliver()
 	}

@@ -41,6 +41,7 @@ func (p *preparer) run(ctx context.Context, jobs []prepJob) prepared {
 	var out prepared
 	for i := range jobs {
 		b, err := p.batch(ctx, &jobs[i])
+		putRecords(jobs[i].records)
 		if b != nil {
 			out.batches = append(out.batches, b)
 		}
@@ -57,6 +58,9 @@ func (p *preparer) run(ctx context.Context, jobs []prepJob) prepared {
 // batch returns what the records before the first transient error make, nil if there are none, and that error.
 func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 	b := &Batch{Partition: j.partition, Life: j.life, Epoch: j.epoch, From: j.from, To: j.from, LeaderEpoch: -1, Tables: make([][]byte, len(p.tables))}
+	for i := range b.Tables {
+		b.Tables[i] = getBytes()
+	}
 	b.Messages = make([]outbox.Message, 0, len(j.records))
 	out := &Out{b: b, shape: p.shape, sourceID: p.sourceID}
 	prefix := p.shape.Input + "/" + strconv.Itoa(int(j.partition)) + "/"
@@ -96,11 +100,7 @@ func (p *preparer) finish(b *Batch) *Batch {
 		return nil
 	}
 	d := ledger.NewDigest()
-	size := 0
-	for i := range b.Messages {
-		size += b.Messages[i].Size() + 64
-	}
-	b.Outbox = make([]byte, 0, size)
+	b.Outbox = getBytes()
 	for i := range b.Messages {
 		m := &b.Messages[i]
 		b.Outbox = outbox.AppendTuple(b.Outbox, p.sourceID, b.Partition, m)

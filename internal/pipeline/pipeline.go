@@ -1,4 +1,4 @@
-// Package pipeline puts one worker together: settings, stores, client, handler, engine.
+// Package pipeline owns how one worker is put together: settings, stores, client, handler, engine.
 //
 // It promises that a store that is away at start is waited for and said once, and that what only a person can mend ends the start
 // with what to do. It never holds a rule of the protocol.

@@ -172,10 +172,44 @@ func source(ctx context.Context, c *config.Config, a *admin.Admin, accept string
 	if err == nil || !errors.As(err, &changed) || accept == "" {
 		return "", err
 	}
+	if err := outputsAreFree(ctx, c, a, old, now); err != nil {
+		return "", err
+	}
 	var id int16
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		id, err = txn.ReplaceSource(ctx, tx, old, now, accept)
 		return err
 	})
 	return fmt.Sprintf("accepted: %s is now %s (source %d): %s", changed.What, changed.Is, id, accept), err
+}
+
+// outputsAreFree refuses a recreated input whose outputs still hold the old one's events: exactly-source names a topic, not its
+// incarnation, so the old events would be taken for the new records'.
+func outputsAreFree(ctx context.Context, c *config.Config, a *admin.Admin, old, now txn.Source) error {
+	if old.TopicIDs[c.Topics.Input] == now.TopicIDs[c.Topics.Input] && old.ClusterID == now.ClusterID {
+		return nil
+	}
+	for _, t := range []string{c.Topics.Output, c.Topics.DLQ} {
+		starts, err := a.Kadm().ListStartOffsets(ctx, t)
+		if err == nil {
+			err = starts.Error()
+		}
+		if err != nil {
+			return fmt.Errorf("ask kafka for the start of %s: %w", t, err)
+		}
+		ends, err := a.Kadm().ListEndOffsets(ctx, t)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err != nil {
+			return fmt.Errorf("ask kafka for the end of %s: %w", t, err)
+		}
+		for p, e := range ends[t] {
+			if s, _ := starts.Lookup(t, p); e.Offset > s.Offset {
+				return fmt.Errorf("topic %s still holds events of the %s that was there before, and they can't be told from the new one's: "+
+					"give the new source outputs of its own (topics.output, topics.dlq) and run setup again", t, c.Topics.Input)
+			}
+		}
+	}
+	return nil
 }
