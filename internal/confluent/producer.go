@@ -48,7 +48,6 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 		"reconnect.backoff.max.ms":     1000,
 		"socket.keepalive.enable":      true,
 		"go.delivery.reports":          false,
-		"delivery.report.only.error":   true, // else one comes per message, only to be thrown away
 		"go.logs.channel.enable":       true,
 	}
 	if c.Kafka.Debug != "" {

@@ -90,7 +90,13 @@ func measure(b *testing.B, bin string) {
 	require.NoError(b, worker.Start())
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	until := time.Now().Add(5 * time.Minute)
 	for stored := int64(0); stored < int64(*clicks); <-tick.C {
+		if time.Now().After(until) {
+			_ = worker.Process.Kill()
+			_ = worker.Wait()
+			b.Fatalf("not done after 5 minutes:\n%s", log.String())
+		}
 		require.NoError(b, conn.QueryRow(ctx, `SELECT coalesce(sum(next_offset), 0)::bigint FROM partition_offsets`).Scan(&stored), log.String())
 	}
 	require.NoError(b, worker.Process.Signal(syscall.SIGTERM)) // it ends when everything captured is published
