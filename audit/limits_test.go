@@ -123,7 +123,7 @@ func TestCannotRun(t *testing.T) {
 		says   string
 	}{
 		{"no such topic", func(o *Options) { o.Output = "nowhere" }, "nowhere"},
-		{"another group", func(o *Options) { o.Group = "nobody" }, "no source for this topic and group"},
+		{"another group", func(o *Options) { o.Group = "nobody" }, "no source in Postgres for this topic and group"},
 		{"no registry", func(o *Options) { o.RegistryURL = "http://127.0.0.1:1" }, "audit: read input: decode"},
 		{"no Postgres", func(o *Options) { o.DSN = "postgres://x@127.0.0.1:1/x" }, "audit: read Postgres snapshot: connect to postgres"},
 		{"no group named", func(o *Options) { o.Group = "" }, "no group given"},

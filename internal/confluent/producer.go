@@ -48,6 +48,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 		"reconnect.backoff.max.ms":     1000,
 		"socket.keepalive.enable":      true,
 		"go.delivery.reports":          false,
+		"go.delivery.report.fields":    "none", // they come all the same, to be thrown away: at least without keys and values
 		"go.logs.channel.enable":       true,
 	}
 	if c.Kafka.Debug != "" {

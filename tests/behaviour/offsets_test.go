@@ -144,3 +144,42 @@ func TestTopicRecreated(t *testing.T) {
 		})
 	}
 }
+
+// A recreated input is accepted as another source, with outputs of its own: its events could not be told from the old ones'.
+func TestRecreatedInputAccepted(t *testing.T) {
+	b := setup(t)
+	b.alone(clicks / 4)
+	_, err := b.adm.Kadm().DeleteTopic(b.ctx, b.cfg.Topics.Input)
+	require.NoError(t, err)
+	_, err = b.adm.Kadm().CreateTopic(b.ctx, partitions, 1, nil, b.cfg.Topics.Input)
+	require.NoError(t, err)
+	out, code := b.try("setup")
+	require.Equal(t, 1, code, out)
+	require.Contains(t, out, "--accept-recreated")
+	out, code = b.try("setup", "--accept-recreated", "test")
+	require.Equal(t, 1, code, out)
+	require.Contains(t, out, "give the new source outputs of its own")
+
+	b.env["EXACTLY_TOPICS_OUTPUT"] += ".2"
+	b.env["EXACTLY_TOPICS_DLQ"] += ".2"
+	b.cfg.Topics.Output, b.cfg.Topics.DLQ = b.env["EXACTLY_TOPICS_OUTPUT"], b.env["EXACTLY_TOPICS_DLQ"]
+	b.exactly("setup", "--accept-recreated", "test")
+	b.generate(clicks / 4)
+	b.start("b")
+	b.until("the new source's clicks are stored and published", func() bool {
+		return b.scalar(`SELECT sum(next_offset)::bigint FROM partition_offsets p JOIN sources s USING (source_id) WHERE s.retired_at IS NULL`) == clicks/4 &&
+			b.published() == clicks/4
+	})
+	require.EqualValues(t, clicks/4, b.audit(true).Totals.Input)
+}
+
+// The outbox lacks what the ledger says was captured: the partition stops instead of draining past it.
+func TestOutboxIncomplete(t *testing.T) {
+	b := setup(t)
+	b.generate(clicks / 4)
+	b.start("a", failpoint(fp.CaptureCommitted+"=kill")).killed(fp.CaptureCommitted)
+	tag, err := b.db.Exec(b.ctx, `DELETE FROM outbox WHERE (source_partition, source_offset) = (SELECT source_partition, max(source_offset) FROM outbox GROUP BY 1 LIMIT 1)`)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, tag.RowsAffected())
+	b.start("b").says("partition stopped: the outbox holds .* messages of offsets .*, the ledger counted")
+}
