@@ -167,7 +167,7 @@ func TestRecreatedInputAccepted(t *testing.T) {
 	b.generate(clicks / 4)
 	b.start("b")
 	b.until("the new source's clicks are stored and published", func() bool {
-		return b.scalar(`SELECT sum(next_offset)::bigint FROM partition_offsets p JOIN sources s USING (source_id) WHERE s.retired_at IS NULL`) == clicks/4 &&
+		return b.scalar(`SELECT coalesce(sum(next_offset), 0)::bigint FROM partition_offsets p JOIN sources s USING (source_id) WHERE s.retired_at IS NULL`) == clicks/4 &&
 			b.published() == clicks/4
 	})
 	require.EqualValues(t, clicks/4, b.audit(true).Totals.Input)
