@@ -51,7 +51,7 @@ func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) (seqs []in
 	}()
 	first, last := batches[0], batches[len(batches)-1]
 	what := fmt.Sprintf("capture %s/%d [%d,%d) to /%d", s.source.Topic, first.Partition, first.From, first.To, last.Partition)
-	c, fresh, err := s.session(ctx)
+	c, err := s.session(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
@@ -59,7 +59,6 @@ func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) (seqs []in
 	if err != nil {
 		return nil, fmt.Errorf("%s: lock offsets: %w", what, err)
 	}
-	_ = fresh
 	seqs = make([]int64, len(batches))
 	var matching []*engine.Batch
 	for i, b := range batches {

@@ -113,37 +113,37 @@ func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
 }
 
 // session is the capture session, dialled if need be.
-func (s *Store) session(ctx context.Context) (*pgx.Conn, bool, error) {
+func (s *Store) session(ctx context.Context) (*pgx.Conn, error) {
 	s.mu.Lock()
 	c, changed := s.capture, s.changed
 	s.changed = false
 	s.mu.Unlock()
 	if changed {
-		return nil, false, ErrStoreChanged // Capture hangs up
+		return nil, ErrStoreChanged // Capture hangs up
 	}
 	if c != nil && !c.IsClosed() {
-		return c, false, nil
+		return c, nil
 	}
 	pc, err := pgx.ParseConfig(s.cfg.DSN)
 	if err != nil {
-		return nil, false, fmt.Errorf("read postgres.dsn: %w", err)
+		return nil, fmt.Errorf("read postgres.dsn: %w", err)
 	}
 	s.shape(pc)
 	c, err = pgx.ConnectConfig(ctx, pc)
 	if err != nil {
-		return nil, false, fmt.Errorf("connect to postgres: %w", err)
+		return nil, fmt.Errorf("connect to postgres: %w", err)
 	}
 	if err := s.meet(ctx, c); err != nil {
 		_ = c.Close(ctx)
 		s.mu.Lock()
 		s.changed = false // told by this error
 		s.mu.Unlock()
-		return nil, false, err
+		return nil, err
 	}
 	s.mu.Lock()
 	s.capture = c
 	s.mu.Unlock()
-	return c, true, nil
+	return c, nil
 }
 
 // hangUp ends the capture session: whatever its transaction was doing, it is over or will be found out by a claim.
