@@ -203,7 +203,6 @@ func (w *Worker) withdraw(s *slot, a Action) {
 		if it.Partition != id {
 			return false
 		}
-		w.queueBytes -= it.Bytes
 		w.inFlight -= it.Bytes
 		return true
 	})

@@ -183,7 +183,6 @@ func (w *Worker) captured(e evCaptured) {
 
 func (w *Worker) enqueue(it Item) {
 	w.queue = append(w.queue, it)
-	w.queueBytes += it.Bytes
 	w.inFlight += it.Bytes
 }
 
@@ -202,12 +201,10 @@ func (w *Worker) pumpPublish() {
 		s := w.parts[it.Partition]
 		if s == nil || s.m.Life != it.Life { // withdraw takes these out; this is the second look
 			w.inFlight -= it.Bytes
-			w.queueBytes -= it.Bytes
 			continue
 		}
 		items = append(items, it)
 		bytes += it.Bytes
-		w.queueBytes -= it.Bytes
 	}
 	w.queue = slices.Delete(w.queue, 0, n)
 	if len(items) == 0 {
@@ -239,7 +236,6 @@ func (w *Worker) published(e evPublished) {
 			w.step(it.Partition, Event{Kind: EvPublished, Life: it.Life, To: it.To})
 		case alive && (e.o == Aborted || e.o == StaleStamp):
 			again = append(again, it)
-			w.queueBytes += it.Bytes
 		default:
 			w.inFlight -= it.Bytes
 		}

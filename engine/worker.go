@@ -59,8 +59,7 @@ type Worker struct {
 	preparing, capturing, publishing bool
 	ready                            []*Batch // prepared, not yet captured
 	queue                            []Item   // captured or read from the outbox, not yet published
-	queueBytes                       int
-	sending                          []Item // in the open transaction
+	sending                          []Item   // in the open transaction
 	cancel                           *cancelFlag
 	buffered                         int // bytes read and not yet prepared
 	inFlight                         int // bytes prepared and not yet published
@@ -159,7 +158,7 @@ func (w *Worker) run(ctx context.Context) error {
 			done = nil
 			w.stopping = true
 			force = time.After(w.cfg.StopTimeout)
-			w.log.Info("stopping: finishing what is captured", zap.Int("queued_bytes", w.queueBytes))
+			w.log.Info("stopping: finishing what is captured", zap.Int("queued_batches", len(w.queue)))
 		case <-force:
 			force = nil
 			w.log.Warn("stop timeout: what is captured and not yet published is left to the next owner")

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -89,7 +90,7 @@ func (g *globals) load() (config.Config, error) {
 		}
 		flags[name] = value
 	}
-	c, err := config.Load(g.configFile, config.Environ(), flags)
+	c, err := config.Load(g.configFile, os.Environ(), flags)
 	if err != nil {
 		return c, usageError(err)
 	}

@@ -30,7 +30,7 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 				return usageError(err)
 			}
 			defer log.Sync() //nolint:errcheck // a terminal cannot be synced
-			for _, n := range config.UnknownEnv(config.Environ()) {
+			for _, n := range config.UnknownEnv(os.Environ()) {
 				log.Warn("this EXACTLY_ variable is no setting: misspelt?", zap.String("name", n))
 			}
 			boundHeap()

@@ -108,6 +108,25 @@ func (a *Admin) Partitions(ctx context.Context) (map[string]int, error) {
 	return out, nil
 }
 
+// LogRange lists the first offsets still there, and the high watermarks, of every partition of the topics.
+func (a *Admin) LogRange(ctx context.Context, topics ...string) (starts, ends kadm.ListedOffsets, err error) {
+	starts, err = a.adm.ListStartOffsets(ctx, topics...)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask kafka for the start of %s: %w", strings.Join(topics, ", "), err)
+	}
+	ends, err = a.adm.ListEndOffsets(ctx, topics...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask kafka for the end of %s: %w", strings.Join(topics, ", "), err)
+	}
+	return starts, ends, nil
+}
+
 // StartOffsets implements engine.Group: where a first start begins, by the setting `start`.
 func (a *Admin) StartOffsets(ctx context.Context) (map[int32]int64, error) {
 	var l kadm.ListedOffsets

@@ -41,19 +41,9 @@ func (a *Admin) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int
 		case <-t.C:
 		}
 	}
-	starts, err := a.adm.ListStartOffsets(ctx, topic)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, ends, err := a.LogRange(ctx, topic)
 	if err != nil {
-		return nil, fmt.Errorf("ask kafka for the start of %s: %w", topic, err)
-	}
-	ends, err := a.adm.ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ask kafka for the end of %s: %w", topic, err)
+		return nil, err
 	}
 	epochEnds, err := a.epochEnds(ctx, leaderEpochs)
 	if err != nil {

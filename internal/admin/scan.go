@@ -18,19 +18,9 @@ const SourceHeader = "exactly-source"
 // transaction that is open now, so that nothing which may still be committed is overlooked.
 func (a *Admin) ScanOutputs(ctx context.Context, partitions []int32) (map[int32]int64, error) {
 	t := a.cfg.Topics
-	starts, err := a.adm.ListStartOffsets(ctx, t.Output, t.DLQ)
-	if err == nil {
-		err = starts.Error()
-	}
+	starts, ends, err := a.LogRange(ctx, t.Output, t.DLQ)
 	if err != nil {
-		return nil, fmt.Errorf("scan outputs: list starts: %w", err)
-	}
-	ends, err := a.adm.ListEndOffsets(ctx, t.Output, t.DLQ)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("scan outputs: list ends: %w", err)
+		return nil, fmt.Errorf("scan outputs: %w", err)
 	}
 	left := map[string]map[int32]int64{}
 	from := map[string]map[int32]kgo.Offset{}

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"sort"
@@ -151,6 +150,3 @@ func (c Config) Redacted() map[string]any {
 	}
 	return out
 }
-
-// Environ is the process environment; a name for tests to replace.
-func Environ() []string { return os.Environ() }

@@ -189,22 +189,12 @@ func outputsAreFree(ctx context.Context, c *config.Config, a *admin.Admin, old, 
 	if old.TopicIDs[c.Topics.Input] == now.TopicIDs[c.Topics.Input] && old.ClusterID == now.ClusterID {
 		return nil
 	}
-	for _, t := range []string{c.Topics.Output, c.Topics.DLQ} {
-		starts, err := a.Kadm().ListStartOffsets(ctx, t)
-		if err == nil {
-			err = starts.Error()
-		}
-		if err != nil {
-			return fmt.Errorf("ask kafka for the start of %s: %w", t, err)
-		}
-		ends, err := a.Kadm().ListEndOffsets(ctx, t)
-		if err == nil {
-			err = ends.Error()
-		}
-		if err != nil {
-			return fmt.Errorf("ask kafka for the end of %s: %w", t, err)
-		}
-		for p, e := range ends[t] {
+	starts, ends, err := a.LogRange(ctx, c.Topics.Output, c.Topics.DLQ)
+	if err != nil {
+		return err
+	}
+	for t, partitions := range ends {
+		for p, e := range partitions {
 			if s, _ := starts.Lookup(t, p); e.Offset > s.Offset {
 				return fmt.Errorf("topic %s still holds events of the %s that was there before, and they can't be told from the new one's: "+
 					"give the new source outputs of its own (topics.output, topics.dlq) and run setup again", t, c.Topics.Input)

@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"go.uber.org/zap"
 )
 
@@ -136,9 +135,6 @@ func (s *Stack) RegistryURL() string { return "http://" + loopback(s.state.Regis
 
 // DSN is the address of the database `exactly`, with its password.
 func (s *Stack) DSN() string { return s.postgres.dsn(database) }
-
-// Cluster is the broker itself, for tests that inject faults or ask what it knows.
-func (s *Stack) Cluster() *kfake.Cluster { return s.kafka.cluster }
 
 // PostgresPID is the process id of the Postgres server, for tests that kill it.
 func (s *Stack) PostgresPID() int { return s.postgres.cmd.Process.Pid }
