@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -106,6 +107,23 @@ func (a *Admin) Partitions(ctx context.Context) (map[string]int, error) {
 		}
 	}
 	return out, nil
+}
+
+// MaxMessageBytes is the smallest max.message.bytes of the output topics, 0 where the brokers do not say (no DescribeConfigs permission).
+func (a *Admin) MaxMessageBytes(ctx context.Context) int {
+	least := 0
+	cs, err := a.adm.DescribeTopicConfigs(ctx, a.cfg.Topics.Output, a.cfg.Topics.DLQ)
+	if err != nil {
+		return 0
+	}
+	for _, c := range cs {
+		for _, kv := range c.Configs {
+			if n, err := strconv.Atoi(kv.MaybeValue()); err == nil && kv.Key == "max.message.bytes" && (least == 0 || n < least) {
+				least = n
+			}
+		}
+	}
+	return least
 }
 
 // LogRange lists the first offsets still there, and the high watermarks, of every partition of the topics.

@@ -48,6 +48,7 @@ type Topics struct {
 
 // Kafka is how to reach the brokers, and the timeouts that decide how fast a dead worker is noticed.
 type Kafka struct {
+	Client             string        `koanf:"client"`              // confluent (librdkafka) or franz (franz-go)
 	Brokers            string        `koanf:"brokers"`             // host:port, comma separated
 	SessionTimeout     time.Duration `koanf:"session_timeout"`     // a silent worker loses its partitions after this
 	HeartbeatInterval  time.Duration `koanf:"heartbeat_interval"`  // 0: a third of the session timeout, at most 3s
@@ -100,7 +101,7 @@ func Defaults() Config {
 		Group: "exactly", Start: "earliest", LeaveOnStop: true, StopTimeout: 8 * time.Second,
 		Worker:   Worker{ID: strings.ToLower(host)},
 		Topics:   Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Partitions: 12},
-		Kafka:    Kafka{Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
+		Kafka:    Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
 		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second},
 		Registry: Registry{URL: "http://127.0.0.1:8081"},
 		Batch:    Batch{MaxRecords: 8_000, MaxBytes: 8 << 20, MaxInFlight: 16 << 20, DrainRecords: 10_000},
@@ -135,6 +136,9 @@ func (c *Config) Validate() error {
 			bad("kafka.brokers", "%q must be host:port, several separated by commas", c.Kafka.Brokers)
 			break
 		}
+	}
+	if !oneOf(c.Kafka.Client, "confluent", "franz") {
+		bad("kafka.client", "%q must be confluent or franz", c.Kafka.Client)
 	}
 	if c.Kafka.SessionTimeout < time.Second || c.Kafka.SessionTimeout > 30*time.Minute {
 		bad("kafka.session_timeout", "%v must be from 1s to 30m", c.Kafka.SessionTimeout)

@@ -36,7 +36,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 		"enable.idempotence":           true,
 		"acks":                         "all",
 		"allow.auto.create.topics":     false,
-		"linger.ms":                    5,
+		"linger.ms":                    100, // a commit flushes at once; waking for every partition meanwhile costs more than it gains
 		"batch.size":                   1 << 20,
 		"batch.num.messages":           20_000,
 		"message.max.bytes":            16 << 20, // the broker's limit decides, not the client's

@@ -18,7 +18,6 @@ import (
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
-	"github.com/exactly-pipeline/exactly/internal/confluent"
 	"github.com/exactly-pipeline/exactly/internal/provision"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/schema"
@@ -114,17 +113,15 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 	defer store.Close()
 	go partitionsAhead(ctx, c.Postgres.DSN, log)
 
+	client := newClient(c, adm.MaxMessageBytes(ctx), log)
 	log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
 	return engine.Run(ctx, engine.Config{
 		WorkerID: c.Worker.ID, SourceID: src.ID, Shape: shape, Handler: handler,
 		MaxRecords: c.Batch.MaxRecords, MaxBytes: c.Batch.MaxBytes, MaxInFlight: c.Batch.MaxInFlight, DrainRecords: c.Batch.DrainRecords,
 		BackoffMax: min(5*time.Second, c.Kafka.SessionTimeout/2), StopTimeout: c.StopTimeout, Leave: c.LeaveOnStop,
-		Source: func(l engine.Listener) (engine.Source, error) { return confluent.NewSource(c, l, log) },
+		Source: client.source,
 		Store:  store, Group: adm, Observer: obs, Log: log,
-		Publisher: &txn.Publisher{
-			Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log,
-			New: func() (txn.Producer, error) { return confluent.NewProducer(c, log) },
-		},
+		Publisher: &txn.Publisher{Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log, New: client.producer},
 	})
 }
 
