@@ -124,7 +124,8 @@ func (w *Worker) fence(ctx context.Context, id int32, workers []string) error {
 	return err
 }
 
-func (w *Worker) look(ctx context.Context, asked map[int32]ask) {
+// look and scan return what to report, partition by partition in order: several reports of one call are sent at once.
+func (w *Worker) look(ctx context.Context, asked map[int32]ask) (out evAll) {
 	epochs := map[int32]int32{}
 	for id, a := range asked {
 		epochs[id] = a.leaderEpoch
@@ -134,31 +135,35 @@ func (w *Worker) look(ctx context.Context, asked map[int32]ask) {
 	if err == nil {
 		looks, err = w.cfg.Group.Look(ctx, epochs)
 	}
-	for id, a := range asked {
-		life := a.life
+	for _, id := range slices.Sorted(maps.Keys(asked)) {
+		life := asked[id].life
 		l, ok := looks[id]
 		l.Changed = changed
 		switch {
 		case err != nil:
-			w.send(evFailed{id, life, err})
+			out = append(out, evFailed{id, life, err})
 		case !ok && changed == "":
-			w.send(evStep{id, Event{Kind: EvUnstable, Life: life}})
+			out = append(out, evStep{id, Event{Kind: EvUnstable, Life: life}})
 		default:
-			w.send(evStep{id, Event{Kind: EvLooked, Life: life, Look: l}})
+			out = append(out, evStep{id, Event{Kind: EvLooked, Life: life, Look: l}})
 		}
 	}
+	return out
 }
 
-func (w *Worker) scan(ctx context.Context, asked map[int32]ask) {
-	w.log.Warn("group offsets are gone: scanning the output topics for the last event of each partition", zap.Int32s("partitions", slices.Sorted(maps.Keys(asked))))
-	found, err := w.cfg.Group.ScanOutputs(ctx, slices.Sorted(maps.Keys(asked)))
-	for id, a := range asked {
+func (w *Worker) scan(ctx context.Context, asked map[int32]ask) (out evAll) {
+	ids := slices.Sorted(maps.Keys(asked))
+	w.log.Warn("group offsets are gone: scanning the output topics for the last event of each partition", zap.Int32s("partitions", ids))
+	found, err := w.cfg.Group.ScanOutputs(ctx, ids)
+	for _, id := range ids {
+		life := asked[id].life
 		if err != nil {
-			w.send(evFailed{id, a.life, err})
+			out = append(out, evFailed{id, life, err})
 			continue
 		}
-		w.send(evStep{id, Event{Kind: EvScanned, Life: a.life, To: found[id]}})
+		out = append(out, evStep{id, Event{Kind: EvScanned, Life: life, To: found[id]}})
 	}
+	return out
 }
 
 // drain reads the next part of the gap, to be published like any other item.
@@ -219,7 +224,7 @@ func (w *Worker) withdraw(s *slot, a Action) {
 
 // coalescer collects partitions that want the same look at Kafka and serves them with one call at a time.
 type coalescer struct {
-	run     func(context.Context, map[int32]ask)
+	run     func(context.Context, map[int32]ask) evAll
 	waiting map[int32]ask
 	busy    bool
 }
@@ -248,7 +253,6 @@ func (c *coalescer) start(w *Worker) {
 	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(w.ctx, 4*callTimeout)
 		defer cancel()
-		c.run(ctx, asked)
-		w.send(func() { c.busy = false; c.start(w) })
+		w.send(append(c.run(ctx, asked), func() { c.busy = false; c.start(w) }))
 	})
 }

@@ -20,6 +20,7 @@ func (w *Worker) handle(e any) {
 		if s := w.parts[e.partition]; s != nil {
 			w.failed(e.partition, s.m.Life, e.err)
 		}
+		close(e.done)
 	case evPrepared:
 		w.prepared(e.p)
 	case evCaptured:
@@ -28,11 +29,24 @@ func (w *Worker) handle(e any) {
 		w.published(e)
 	case evGap:
 		w.gap(e)
+	case evCheck:
+		w.check()
+		w.after(w.cfg.CheckEvery, evCheck{})
 	case evChecked:
 		if e.changed != "" {
-			for id, s := range w.parts {
-				w.step(id, Event{Kind: EvBroken, Life: s.m.Life, Why: e.changed})
+			for _, id := range w.ids() {
+				w.step(id, Event{Kind: EvBroken, Life: w.parts[id].m.Life, Why: e.changed})
 			}
+		}
+	case evForce:
+		if !w.closing {
+			w.log.Warn("stop timeout: what is captured and not yet published is left to the next owner")
+			w.closing = true
+			w.poll.close()
+		}
+	case evAll:
+		for _, one := range e {
+			w.handle(one)
 		}
 	case evFatal:
 		w.err = e.err
@@ -117,8 +131,8 @@ func (w *Worker) failed(partition int32, life uint64, err error) {
 // dropMemory sends every partition back to claim: what Postgres holds decides, not what we remember.
 func (w *Worker) dropMemory(err error) {
 	w.log.Warn("Postgres: the outcome of a capture is unknown, or the connection was lost: everything in memory is dropped and every partition claimed again", zap.Error(err))
-	for id, s := range w.parts {
-		if s.m.Epoch != 0 && s.m.State != Stopped {
+	for _, id := range w.ids() {
+		if s := w.parts[id]; s.m.Epoch != 0 && s.m.State != Stopped {
 			w.step(id, Event{Kind: EvFailed, Life: s.m.Life})
 		}
 	}

@@ -20,6 +20,7 @@ type (
 	evSourceError struct {
 		partition int32
 		err       error
+		done      chan struct{} // closed when it has been dealt with
 	}
 	evPrepared struct{ p prepared }
 	evCaptured struct {
@@ -43,6 +44,9 @@ type (
 		changed string
 	}
 	evFatal struct{ err error }
+	evCheck struct{} // time to compare topic ids
+	evForce struct{} // the stop timeout is over
+	evAll   []any    // several at once, in order
 )
 
 // listener carries rebalances from the poll goroutine to run, and holds the poll until they are dealt with.
@@ -51,9 +55,14 @@ type listener struct{ w *Worker }
 func (l *listener) tell(k EventKind, parts []int32, s Stamp) {
 	e := evRebalance{k, parts, s, make(chan struct{})}
 	l.w.send(e)
+	l.w.await(e.done)
+}
+
+// await holds the poll goroutine until run has dealt with what it was sent, or has ended.
+func (w *Worker) await(done chan struct{}) {
 	select {
-	case <-e.done:
-	case <-l.w.ctx.Done():
+	case <-done:
+	case <-w.ctx.Done():
 	}
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -59,7 +60,10 @@ func (w *Worker) pumpPrepare() {
 	}
 	var jobs []prepJob
 	records, bytes := 0, 0
-	for id, s := range w.parts { // in random order, so that no partition is always last
+	ids := w.ids()
+	for i, first := 0, w.cfg.Rand.IntN(max(len(ids), 1)); i < len(ids); i++ { // from a random one on, so that no partition is always last
+		id := ids[(first+i)%len(ids)]
+		s := w.parts[id]
 		if s.m.State != Consuming || len(s.buf) == 0 || s.failing != nil {
 			continue
 		}
@@ -97,8 +101,8 @@ func (w *Worker) prepared(p prepared) {
 		w.ready = append(w.ready, b)
 		w.inFlight += b.Bytes
 	}
-	for id, f := range p.failed {
-		s := w.parts[id]
+	for _, id := range slices.Sorted(maps.Keys(p.failed)) {
+		s, f := w.parts[id], p.failed[id]
 		if s != nil && s.m.Life == f.life && slices.ContainsFunc(p.batches, func(b *Batch) bool { return b.Partition == id }) {
 			s.failing = f.err // first what came before it
 			continue
@@ -285,7 +289,7 @@ func (w *Worker) pausePublish(d time.Duration) {
 func (w *Worker) producerLost(err error) {
 	w.log.Warn("producer lost (fenced, fatal, or a commit's outcome unknown): a new one takes its place", zap.Error(err))
 	w.producerUp = false
-	for id := range w.parts {
+	for _, id := range w.ids() {
 		w.step(id, Event{Kind: EvProducerLost})
 	}
 	w.renew(1)
@@ -317,7 +321,7 @@ func (w *Worker) renew(attempt int) {
 func (w *Worker) renewed() {
 	w.producerUp = true
 	w.log.Info("new producer ready")
-	for id := range w.parts {
+	for _, id := range w.ids() {
 		w.step(id, Event{Kind: EvProducerReady})
 	}
 }

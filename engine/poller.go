@@ -175,7 +175,9 @@ func (p *poller) trouble(err error) error {
 	case errors.As(err, &fatal):
 		return err
 	case errors.As(err, &pe):
-		p.w.send(evSourceError{pe.Partition, pe.Err})
+		e := evSourceError{pe.Partition, pe.Err, make(chan struct{})}
+		p.w.send(e)
+		p.w.await(e.done) // so that the pause it leads to comes before the next poll
 	default:
 		if s := err.Error(); s != p.said { // the client tries on by itself; say it once
 			p.said = s

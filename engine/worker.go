@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +37,9 @@ type Config struct {
 	Publisher Publisher
 	Observer  Observer // may be nil
 	Log       *zap.Logger
+
+	Clock Clock      // nil: the real one
+	Rand  *rand.Rand // jitter, and which partition goes first; nil: seeded by chance. Run alone uses it
 }
 
 // Worker is one member of the group. All of its decisions are taken by one goroutine, run's; everything that blocks is done by
@@ -104,6 +109,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Observer == nil {
 		cfg.Observer = nobody{}
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = wallClock{}
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = newRand()
+	}
 	w := &Worker{
 		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{},
 		prep: &preparer{h: cfg.Handler, tables: cfg.Handler.Tables(), shape: &cfg.Shape, sourceID: cfg.SourceID},
@@ -133,10 +144,8 @@ func (w *Worker) run(ctx context.Context) error {
 	w.poll = newPoller(src, w)
 	pollEnded := make(chan error, 1)
 	go func() { pollEnded <- w.poll.run() }()
-	tick := time.NewTicker(w.cfg.CheckEvery)
-	defer tick.Stop()
+	w.after(w.cfg.CheckEvery, evCheck{})
 	done := ctx.Done()
-	var force <-chan time.Time
 	for {
 		w.pump()
 		if w.stopping && !w.closing && w.idle() {
@@ -152,18 +161,11 @@ func (w *Worker) run(ctx context.Context) error {
 			w.handle(e)
 		case c := <-chunks:
 			w.accept(c)
-		case <-tick.C:
-			w.check()
 		case <-done:
 			done = nil
 			w.stopping = true
-			force = time.After(w.cfg.StopTimeout)
+			w.after(w.cfg.StopTimeout, evForce{})
 			w.log.Info("stopping: finishing what is captured", zap.Int("queued_batches", len(w.queue)))
-		case <-force:
-			force = nil
-			w.log.Warn("stop timeout: what is captured and not yet published is left to the next owner")
-			w.closing = true
-			w.poll.close()
 		case err := <-pollEnded:
 			return w.ended(err)
 		}
@@ -245,17 +247,8 @@ func (w *Worker) idle() bool {
 	return true
 }
 
-// backoff is exponential with full jitter, so that two workers don't claim in step.
-func (w *Worker) backoff(attempt int) time.Duration {
-	d := w.cfg.BackoffMin << min(attempt-1, 12)
-	d = min(d, w.cfg.BackoffMax)
-	return d/2 + rand.N(d/2+1)
-}
-
-// after sends e back later.
-func (w *Worker) after(d time.Duration, e any) {
-	time.AfterFunc(d, func() { w.send(e) })
-}
+// ids are the partitions there are, in order: what is done to all of them is done in the same order each time.
+func (w *Worker) ids() []int32 { return slices.Sorted(maps.Keys(w.parts)) }
 
 // send reports back to run. It gives up when the worker has ended.
 func (w *Worker) send(e any) {
