@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/guard"
 )
 
 // callTimeout bounds every call to a store that is not a capture or a publish.
@@ -56,7 +57,9 @@ func (w *Worker) do(s *slot, a Action) {
 		w.poll.command(command{partition: id, seek: true, offset: a.From, life: a.Life})
 		w.log.Info("consuming", zap.Int32("partition", id), zap.Int64("offset", a.From), zap.Int64("epoch", s.m.Epoch))
 	case DoPublish:
-		w.enqueue(s.captured)
+		if !guard.Off(guard.CaptureFirst) {
+			w.enqueue(s.captured)
+		}
 	case DoWithdraw:
 		w.withdraw(s, a)
 	case DoRelease:
@@ -117,6 +120,9 @@ func (w *Worker) claim(ctx context.Context, id int32) (Event, error) {
 // fence ends what predecessors that are no member of the group any more have left open. A live worker is never fenced: it may have
 // lost this partition and still own others.
 func (w *Worker) fence(ctx context.Context, id int32, workers []string) error {
+	if guard.Off(guard.TakenOver) {
+		return nil
+	}
 	fenced, err := w.cfg.Group.FenceAbsent(ctx, workers)
 	if len(fenced) > 0 {
 		w.log.Info("took over: fenced the predecessors' transactional ids", zap.Int32("partition", id), zap.Strings("workers", fenced))
@@ -205,18 +211,18 @@ func (w *Worker) gap(e evGap) {
 func (w *Worker) withdraw(s *slot, a Action) {
 	id := s.m.ID
 	w.queue = slices.DeleteFunc(w.queue, func(it Item) bool {
-		if it.Partition != id {
+		if it.Partition != id || guard.Off(guard.Withdraw) {
 			return false
 		}
 		w.inFlight -= it.Bytes
 		return true
 	})
 	open := slices.ContainsFunc(w.sending, func(it Item) bool { return it.Partition == id })
-	if !open {
+	if !open || guard.Off(guard.Withdraw) {
 		w.step(id, Event{Kind: EvWithdrawn, Life: a.Life})
 		return
 	}
-	if a.Abort {
+	if a.Abort && !guard.Off(guard.LostIsAborted) {
 		w.cancel.set()
 	}
 	s.waits = a.Life

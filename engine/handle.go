@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/guard"
 )
 
 // handle takes one report. It is the only place where partitions change.
@@ -58,7 +60,10 @@ func (w *Worker) handle(e any) {
 // rebalance applies what the group has decided. The stamp is renewed here and nowhere else: it stands for what is owned now, and what
 // is no longer owned leaves the queue before the callback returns.
 func (w *Worker) rebalance(e evRebalance) {
-	w.stamp, w.paused = e.stamp, 0
+	if w.stamp == nil || !guard.Off(guard.StampedAnew) {
+		w.stamp = e.stamp
+	}
+	w.paused = 0
 	w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
 	if e.kind == EvAssigned {
 		for _, id := range e.partitions {
@@ -163,7 +168,7 @@ func (w *Worker) topicsChanged(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for topic, id := range want {
-		if have[topic] != id {
+		if have[topic] != id && !guard.Off(guard.Recreated) {
 			now := have[topic]
 			if now == "" {
 				now = "gone"

@@ -1,6 +1,10 @@
 package engine
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/exactly-pipeline/exactly/internal/guard"
+)
 
 // State is where a source partition is in its life in this worker.
 type State string
@@ -289,6 +293,9 @@ func (p *Partition) withdrawn() []Action {
 		return nil
 	}
 	p.State = Waiting
+	if guard.Off(guard.ClaimedAgain) {
+		return nil
+	}
 	return []Action{{Kind: DoRetry, Life: p.Life, Attempt: max(p.Attempts, 1)}}
 }
 

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/guard"
 )
 
 // cancelFlag asks the publish under way to abort.
@@ -124,6 +125,9 @@ func (w *Worker) pumpCapture() {
 		}
 		b.Floor = s.m.Published
 		batches = append(batches, b)
+		if guard.Off(guard.CaptureFirst) {
+			w.enqueue(item(b, s.m.LedgerSeq+1))
+		}
 	}
 	w.ready = nil
 	if len(batches) == 0 {
@@ -144,8 +148,20 @@ func (w *Worker) pumpCapture() {
 
 func (w *Worker) captured(e evCaptured) {
 	w.capturing = false
+	if guard.Off(guard.DropMemory) && e.err != nil { // takes it for undone
+		w.ready = append(e.batches, w.ready...)
+		return
+	}
 	for _, b := range e.batches {
 		b.captured()
+	}
+	if guard.Off(guard.UnknownCapture) && e.err != nil { // takes it for done
+		e.err, e.seqs = nil, make([]int64, len(e.batches))
+		for i, b := range e.batches {
+			if s := w.parts[b.Partition]; s != nil {
+				e.seqs[i] = s.m.LedgerSeq + 1
+			}
+		}
 	}
 	if e.err != nil {
 		for _, b := range e.batches {
@@ -170,10 +186,7 @@ func (w *Worker) captured(e evCaptured) {
 		}
 		records, rows, dead = records+b.Records, rows+b.Rows, dead+b.DeadLetters
 		s.m.LedgerSeq = e.seqs[i]
-		s.captured = Item{
-			Partition: b.Partition, Life: b.Life, To: b.To, LeaderEpoch: b.LeaderEpoch, Epoch: b.Epoch,
-			LedgerSeq: e.seqs[i], Messages: b.Messages, Bytes: b.Bytes,
-		}
+		s.captured = item(b, e.seqs[i])
 		w.inFlight -= b.Bytes // queued again by the publish that the capture leads to
 		w.step(b.Partition, Event{Kind: EvCaptured, Life: b.Life, To: b.To})
 		s.captured = Item{}
@@ -183,6 +196,14 @@ func (w *Worker) captured(e evCaptured) {
 		}
 	}
 	w.obs.Captured(records, rows, dead, time.Duration(e.took))
+}
+
+// item is what a captured batch owes Kafka.
+func item(b *Batch, ledgerSeq int64) Item {
+	return Item{
+		Partition: b.Partition, Life: b.Life, To: b.To, LeaderEpoch: b.LeaderEpoch, Epoch: b.Epoch,
+		LedgerSeq: ledgerSeq, Messages: b.Messages, Bytes: b.Bytes,
+	}
 }
 
 func (w *Worker) enqueue(it Item) {
@@ -203,7 +224,7 @@ func (w *Worker) pumpPublish() {
 		}
 		n++
 		s := w.parts[it.Partition]
-		if s == nil || s.m.Life != it.Life { // withdraw takes these out; this is the second look
+		if (s == nil || s.m.Life != it.Life) && !guard.Off(guard.Withdraw) { // withdraw takes these out; this is the second look
 			w.inFlight -= it.Bytes
 			continue
 		}
@@ -238,7 +259,9 @@ func (w *Worker) published(e evPublished) {
 			messages += int64(len(it.Messages))
 			w.inFlight -= it.Bytes
 			w.step(it.Partition, Event{Kind: EvPublished, Life: it.Life, To: it.To})
-		case alive && (e.o == Aborted || e.o == StaleStamp):
+		case alive && (e.o == Aborted || e.o == StaleStamp) && !guard.Off(guard.SameBytesAgain):
+			again = append(again, it)
+		case e.o == Lost && guard.Off(guard.LookAgain):
 			again = append(again, it)
 		default:
 			w.inFlight -= it.Bytes
@@ -290,6 +313,9 @@ func (w *Worker) producerLost(err error) {
 	w.log.Warn("producer lost (fenced, fatal, or a commit's outcome unknown): a new one takes its place", zap.Error(err))
 	w.producerUp = false
 	for _, id := range w.ids() {
+		if guard.Off(guard.LookAgain) {
+			break
+		}
 		w.step(id, Event{Kind: EvProducerLost})
 	}
 	w.renew(1)
@@ -300,7 +326,7 @@ func (w *Worker) producerLost(err error) {
 func (w *Worker) renew(attempt int) {
 	w.after(w.backoff(attempt), func() {
 		w.beside.Go(func() {
-			if w.replaced() {
+			if w.replaced() && !guard.Off(guard.FencedByWhom) {
 				w.send(evFatal{ErrReplaced})
 				return
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/guard"
 	"github.com/exactly-pipeline/exactly/internal/pgcopy"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -29,11 +30,16 @@ func copySQL(t engine.Table) string {
 	return fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT binary)", pgx.Identifier{t.Name}.Sanitize(), strings.Join(cols, ", "))
 }
 
-// row is an offsets row under our lock.
-type row struct {
-	next, epoch, seq int64
-	head             []byte
-	open             bool
+// Row is an offsets row under our lock.
+type Row struct {
+	Next, Epoch, Seq int64
+	Head             []byte
+	Open             bool
+}
+
+// Takes says whether a batch continues the row: guard 1. What does not is left out of the capture.
+func (r *Row) Takes(b *engine.Batch) bool {
+	return r.Open && (r.Next == b.From || guard.Off(guard.NextOffset)) && (r.Epoch == b.Epoch || guard.Off(guard.Epoch))
 }
 
 // Capture implements engine.Store: one transaction with the rows, the outbox, the dead letters, the ledger entries and the stored
@@ -62,9 +68,9 @@ func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) (seqs []in
 	seqs = make([]int64, len(batches))
 	var matching []*engine.Batch
 	for i, b := range batches {
-		if r, ok := rows[b.Partition]; ok && r.open && r.next == b.From && r.epoch == b.Epoch {
+		if r, ok := rows[b.Partition]; ok && r.Takes(b) {
 			matching = append(matching, b)
-			seqs[i] = r.seq + 1
+			seqs[i] = r.Seq + 1
 		}
 	}
 	if len(matching) == 0 {
@@ -85,7 +91,7 @@ func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) (seqs []in
 }
 
 // lock begins the transaction and takes the offsets rows' locks, in (source, partition) order.
-func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) (map[int32]row, error) {
+func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) (map[int32]Row, error) {
 	ids := make([]int32, len(batches))
 	for i, b := range batches {
 		ids[i] = b.Partition
@@ -103,11 +109,11 @@ func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) 
 	if err != nil {
 		return nil, err
 	}
-	rows := make(map[int32]row, len(batches))
+	rows := make(map[int32]Row, len(batches))
 	for rs.Next() {
 		var id int32
-		var r row
-		if err := rs.Scan(&id, &r.next, &r.epoch, &r.seq, &r.head, &r.open); err != nil {
+		var r Row
+		if err := rs.Scan(&id, &r.Next, &r.Epoch, &r.Seq, &r.Head, &r.Open); err != nil {
 			return nil, err
 		}
 		rows[id] = r
@@ -149,15 +155,15 @@ func (s *Store) copyOne(ctx context.Context, c *pgx.Conn, sql string, batches []
 }
 
 // advance sets the stored offsets, appends the ledger entries and commits, in one round trip.
-func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batch, rows map[int32]row) error {
+func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batch, rows map[int32]Row) error {
 	now := time.Now().Truncate(time.Microsecond)
 	var q pgx.Batch
 	for _, b := range batches {
 		r := rows[b.Partition]
 		e := ledger.Entry{
-			SourceID: s.source.ID, Partition: b.Partition, Seq: r.seq + 1, Kind: ledger.Capture, From: b.From, To: b.To,
+			SourceID: s.source.ID, Partition: b.Partition, Seq: r.Seq + 1, Kind: ledger.Capture, From: b.From, To: b.To,
 			Records: b.Records, Rows: b.Rows, DeadLetters: b.DeadLetters, Events: int64(len(b.Messages)),
-			Digest: b.Digest, PrevHash: r.head, Epoch: b.Epoch, Worker: s.cfg.Worker, CommittedAt: now,
+			Digest: b.Digest, PrevHash: r.Head, Epoch: b.Epoch, Worker: s.cfg.Worker, CommittedAt: now,
 		}
 		hash := e.Hash()
 		queueEntry(&q, &e, hash)

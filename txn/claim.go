@@ -54,7 +54,7 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 		return c, &engine.HeldError{By: by, Why: why}
 	}
 	c.Captured = c.LedgerSeq > 1 // the first entry is the start
-	c.Predecessors = predecessors(worker, claimants)
+	c.Predecessors = Predecessors(worker, claimants)
 	// The predecessors' names stay until the gap is drained, ours joins them: whoever comes after us knows all who may have left a
 	// transaction open.
 	err = tx.QueryRow(ctx, `UPDATE partition_offsets SET epoch = epoch + 1, updated_at = now(),
@@ -69,7 +69,8 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 	return c, nil
 }
 
-func predecessors(worker string, claimants []string) []string {
+// Predecessors are all who may have left a transaction open: who closed the gap last, and who claimed since.
+func Predecessors(worker string, claimants []string) []string {
 	var p []string
 	for _, w := range append([]string{worker}, claimants...) {
 		seen := w == ""

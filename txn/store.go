@@ -41,14 +41,11 @@ type Store struct {
 	copySQL     []string
 	pool        *pgxpool.Pool // everything but captures
 
-	mu       sync.Mutex
-	changed  bool      // another identity was met, and no capture has told yet
-	identity string    // system identifier and timeline all sessions must have
-	capture  *pgx.Conn // captures, one at a time; nil until dialled
-}
+	identity Identity
 
-// ErrStoreChanged says that a new session met another database, or another timeline of it, than the sessions before.
-var ErrStoreChanged = errors.New("postgres is not the one it was before (system identifier or timeline differ): a failover, or a restored backup")
+	mu      sync.Mutex
+	capture *pgx.Conn // captures, one at a time; nil until dialled
+}
 
 // OpenStore registers this process as the worker's incarnation and returns its store. ErrNoSource if setup has not been run.
 func OpenStore(ctx context.Context, cfg StoreConfig, source Source) (*Store, error) {
@@ -97,30 +94,22 @@ func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
 	if err != nil {
 		return fmt.Errorf("ask postgres for its identity: %w", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.identity == "" {
-		s.identity = id
+	before, err := s.identity.Meet(id)
+	if err != nil {
+		s.cfg.Log.Warn("postgres changed identity", zap.String("before", before), zap.String("now", id))
+		go s.pool.Reset() // sessions to the old one end here
 	}
-	if s.identity == id {
-		return nil
-	}
-	s.cfg.Log.Warn("postgres changed identity", zap.String("before", s.identity), zap.String("now", id))
-	s.identity = id  // the next sessions are measured by this one; sessions to the old one end here
-	s.changed = true // the next capture tells the engine, whoever met it: only a failed capture drops what is in memory
-	go s.pool.Reset()
-	return ErrStoreChanged
+	return err
 }
 
 // session is the capture session, dialled if need be.
 func (s *Store) session(ctx context.Context) (*pgx.Conn, error) {
-	s.mu.Lock()
-	c, changed := s.capture, s.changed
-	s.changed = false
-	s.mu.Unlock()
-	if changed {
+	if s.identity.Tell() {
 		return nil, ErrStoreChanged // Capture hangs up
 	}
+	s.mu.Lock()
+	c := s.capture
+	s.mu.Unlock()
 	if c != nil && !c.IsClosed() {
 		return c, nil
 	}
@@ -135,9 +124,7 @@ func (s *Store) session(ctx context.Context) (*pgx.Conn, error) {
 	}
 	if err := s.meet(ctx, c); err != nil {
 		_ = c.Close(ctx)
-		s.mu.Lock()
-		s.changed = false // told by this error
-		s.mu.Unlock()
+		s.identity.Tell() // told by this error
 		return nil, err
 	}
 	s.mu.Lock()

@@ -142,9 +142,9 @@ func TestStoreChanged(t *testing.T) {
 	epoch := d.claim(s, 0).Epoch
 	d.capture(s, d.batch(0, epoch, 0, 3, 0))
 	s.hangUp()
-	s.mu.Lock()
-	s.identity = "another/00000001"
-	s.mu.Unlock()
+	s.identity.mu.Lock()
+	s.identity.id = "another/00000001"
+	s.identity.mu.Unlock()
 	_, err := s.Capture(d.ctx, []*engine.Batch{d.batch(0, epoch, 3, 6, 0)})
 	require.ErrorIs(t, err, ErrStoreChanged)
 	require.EqualValues(t, 3, d.next(0))
@@ -160,9 +160,9 @@ func TestStoreChangedMetByThePool(t *testing.T) {
 	d.started(s, 2)
 	epoch := d.claim(s, 0).Epoch
 	d.capture(s, d.batch(0, epoch, 0, 3, 0))
-	s.mu.Lock()
-	s.identity = "another/00000001"
-	s.mu.Unlock()
+	s.identity.mu.Lock()
+	s.identity.id = "another/00000001"
+	s.identity.mu.Unlock()
 	s.pool.Reset()
 	require.Eventually(t, func() bool { // the pool's sessions are new now
 		_, err := s.Claim(d.ctx, 1)
