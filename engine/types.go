@@ -85,8 +85,8 @@ type Store interface {
 	Start(ctx context.Context, partition int32, from func(context.Context) (map[int32]int64, error)) error
 	// Drained notes that the gap is closed and this worker alone may have transactions open for the partition.
 	Drained(ctx context.Context, partition int32, epoch int64) error
-	// Capture writes the batches in one transaction and returns the ledger seq of each; 0 for those that were refused because the
-	// row did not match. On an error the outcome is unknown for all.
+	// Capture writes the batches, each whole in one transaction, and returns the ledger seq of each; 0 for those that were refused because
+	// the row did not match. On an error the outcome is unknown for every batch, and need not be the same for all.
 	Capture(ctx context.Context, batches []*Batch) ([]int64, error)
 	// Gap reads up to limit messages owed for [from, to), and up to which offset they reach.
 	Gap(ctx context.Context, partition int32, from, to int64, limit int) ([]outbox.Message, int64, error)

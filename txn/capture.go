@@ -3,9 +3,12 @@ package txn
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,52 +45,96 @@ func (r *Row) Takes(b *engine.Batch) bool {
 	return r.Open && (r.Next == b.From || guard.Off(guard.NextOffset)) && (r.Epoch == b.Epoch || guard.Off(guard.Epoch))
 }
 
-// Capture implements engine.Store: one transaction with the rows, the outbox, the dead letters, the ledger entries and the stored
-// offsets of all batches whose offsets row still matches (guard 1: next_offset and epoch). Those that do not match are left out and get 0.
+// splitRecords is from how many records on a capture is worth more than one transaction.
+const splitRecords = 1000
+
+// Capture implements engine.Store: the rows, the outbox, the dead letters, the ledger entries and the stored offsets of all batches whose
+// offsets row still matches (guard 1: next_offset and epoch). Those that do not match are left out and get 0. A batch is in one
+// transaction whole; many are shared out over as many transactions as there are sessions, which run beside each other.
 //
-// Any error leaves the outcome unknown to the caller, COMMIT's above all: the session is closed, and the next claim takes the row's
-// lock on another session and reads what happened (guard 9).
-func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) (seqs []int64, err error) {
+// Any error leaves the outcome unknown to the caller, COMMIT's above all, and for each batch by itself: the sessions are closed, and
+// the next claim takes the row's lock on another session and reads what happened (guard 9).
+func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, captureTimeout)
 	defer cancel()
-	defer func() {
-		if err != nil {
-			s.hangUp()
+	lanes := share(batches, len(s.capture))
+	seqs := make([]int64, len(batches))
+	errs := make([]error, len(lanes))
+	var wg sync.WaitGroup
+	for i, lane := range lanes[1:] {
+		wg.Go(func() { errs[i+1] = s.captureOne(ctx, i+1, batches, lane, seqs) })
+	}
+	errs[0] = s.captureOne(ctx, 0, batches, lanes[0], seqs)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		s.hangUp()
+		return nil, err
+	}
+	return seqs, nil
+}
+
+// share deals the batches' indexes out over at most n lanes of about the same number of bytes, in order within each.
+func share(batches []*engine.Batch, n int) [][]int {
+	var records int64
+	for _, b := range batches {
+		records += b.Records
+	}
+	if records < splitRecords {
+		n = 1
+	}
+	lanes := make([][]int, min(n, len(batches)))
+	bytes := make([]int, len(lanes))
+	for i, b := range batches {
+		least := 0
+		for l := range lanes {
+			if bytes[l] < bytes[least] {
+				least = l
+			}
 		}
-	}()
+		lanes[least] = append(lanes[least], i)
+		bytes[least] += b.Bytes
+	}
+	return slices.DeleteFunc(lanes, func(l []int) bool { return len(l) == 0 })
+}
+
+// captureOne is one transaction, on one session. It sets the seqs of its batches.
+func (s *Store) captureOne(ctx context.Context, session int, all []*engine.Batch, lane []int, seqs []int64) error {
+	batches := make([]*engine.Batch, len(lane))
+	for i, at := range lane {
+		batches[i] = all[at]
+	}
 	first, last := batches[0], batches[len(batches)-1]
 	what := fmt.Sprintf("capture %s/%d [%d,%d) to /%d", s.source.Topic, first.Partition, first.From, first.To, last.Partition)
-	c, err := s.session(ctx)
+	c, err := s.session(ctx, session)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	rows, err := s.lock(ctx, c, batches)
 	if err != nil {
-		return nil, fmt.Errorf("%s: lock offsets: %w", what, err)
+		return fmt.Errorf("%s: lock offsets: %w", what, err)
 	}
-	seqs = make([]int64, len(batches))
 	var matching []*engine.Batch
 	for i, b := range batches {
 		if r, ok := rows[b.Partition]; ok && r.Takes(b) {
 			matching = append(matching, b)
-			seqs[i] = r.Seq + 1
+			seqs[lane[i]] = r.Seq + 1
 		}
 	}
 	if len(matching) == 0 {
 		if _, err := c.Exec(ctx, "ROLLBACK"); err != nil {
-			return nil, fmt.Errorf("%s: roll back: %w", what, err)
+			return fmt.Errorf("%s: roll back: %w", what, err)
 		}
-		return seqs, nil
+		return nil
 	}
 	if err := s.copyAll(ctx, c, matching); err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	failpoint.Hit(failpoint.CaptureCopied)
 	failpoint.Beside(failpoint.CaptureCommitSent)
 	if err := s.advance(ctx, c, matching, rows); err != nil {
-		return nil, fmt.Errorf("%s: commit: %w", what, err)
+		return fmt.Errorf("%s: commit: %w", what, err)
 	}
-	return seqs, nil
+	return nil
 }
 
 // lock begins the transaction and takes the offsets rows' locks, in (source, partition) order.

@@ -29,6 +29,7 @@ type StoreConfig struct {
 	Build       string        // of the program, noted with the incarnation
 	LockTimeout time.Duration // how long a claim waits for a row before it ends the backend that holds it
 	IdleTimeout time.Duration // idle_in_transaction_session_timeout of every session
+	Connections int           // sessions that share out a capture; default 1
 	Tables      []engine.Table
 	Log         *zap.Logger
 }
@@ -44,12 +45,12 @@ type Store struct {
 	identity Identity
 
 	mu      sync.Mutex
-	capture *pgx.Conn // captures, one at a time; nil until dialled
+	capture []*pgx.Conn // captures, one transaction at a time on each; nil until dialled
 }
 
 // OpenStore registers this process as the worker's incarnation and returns its store. ErrNoSource if setup has not been run.
 func OpenStore(ctx context.Context, cfg StoreConfig, source Source) (*Store, error) {
-	s := &Store{cfg: cfg, source: source, incarnation: uuid.New()}
+	s := &Store{cfg: cfg, source: source, incarnation: uuid.New(), capture: make([]*pgx.Conn, max(cfg.Connections, 1))}
 	for _, t := range cfg.Tables {
 		s.copySQL = append(s.copySQL, copySQL(t))
 	}
@@ -102,13 +103,13 @@ func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
 	return err
 }
 
-// session is the capture session, dialled if need be.
-func (s *Store) session(ctx context.Context) (*pgx.Conn, error) {
+// session is the i-th capture session, dialled if need be.
+func (s *Store) session(ctx context.Context, i int) (*pgx.Conn, error) {
 	if s.identity.Tell() {
 		return nil, ErrStoreChanged // Capture hangs up
 	}
 	s.mu.Lock()
-	c := s.capture
+	c := s.capture[i]
 	s.mu.Unlock()
 	if c != nil && !c.IsClosed() {
 		return c, nil
@@ -128,21 +129,23 @@ func (s *Store) session(ctx context.Context) (*pgx.Conn, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	s.capture = c
+	s.capture[i] = c
 	s.mu.Unlock()
 	return c, nil
 }
 
-// hangUp ends the capture session: whatever its transaction was doing, it is over or will be found out by a claim.
+// hangUp ends the capture sessions: whatever their transactions were doing, it is over or will be found out by a claim.
 func (s *Store) hangUp() {
 	s.mu.Lock()
-	c := s.capture
-	s.capture = nil
+	open := s.capture
+	s.capture = make([]*pgx.Conn, len(open))
 	s.mu.Unlock()
-	if c != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = c.Close(ctx)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, c := range open {
+		if c != nil {
+			_ = c.Close(ctx)
+		}
 	}
 }
 

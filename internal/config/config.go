@@ -62,6 +62,7 @@ type Kafka struct {
 type Postgres struct {
 	DSN         string        `koanf:"dsn"`          // secret: printed without its password
 	LockTimeout time.Duration `koanf:"lock_timeout"` // how long a claim waits for a row before it ends the backend that holds it
+	Connections int           `koanf:"connections"`  // sessions that share out a capture, each partition whole on one
 	IdleTimeout time.Duration `koanf:"idle_timeout"` // idle_in_transaction_session_timeout; 0: half the session timeout
 }
 
@@ -102,7 +103,7 @@ func Defaults() Config {
 		Worker:   Worker{ID: strings.ToLower(host)},
 		Topics:   Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Partitions: 12},
 		Kafka:    Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
-		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second},
+		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second, Connections: 2},
 		Registry: Registry{URL: "http://127.0.0.1:8081"},
 		Batch:    Batch{MaxRecords: 8_000, MaxBytes: 8 << 20, MaxInFlight: 16 << 20, DrainRecords: 10_000},
 		HTTP:     HTTP{Addr: "127.0.0.1:8000"},
@@ -177,6 +178,7 @@ func (c *Config) Validate() error {
 		setting   string
 		v, lo, hi int
 	}{
+		{"postgres.connections", c.Postgres.Connections, 1, 64},
 		{"batch.max_records", c.Batch.MaxRecords, 1, 1_000_000}, {"batch.max_bytes", c.Batch.MaxBytes, 1 << 10, 1 << 30},
 		{"batch.max_in_flight", c.Batch.MaxInFlight, 1 << 10, 1 << 31}, {"batch.drain_records", c.Batch.DrainRecords, 1, 1_000_000},
 	} {

@@ -103,7 +103,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 	err = wait(ctx, log, "postgres", func(ctx context.Context) (err error) {
 		store, err = txn.OpenStore(context.WithoutCancel(ctx), txn.StoreConfig{
 			DSN: c.Postgres.DSN, Group: c.Group, Worker: c.Worker.ID, Build: build, LockTimeout: c.Postgres.LockTimeout,
-			IdleTimeout: c.Postgres.IdleTimeout, Tables: handler.Tables(), Log: log,
+			IdleTimeout: c.Postgres.IdleTimeout, Connections: c.Postgres.Connections, Tables: handler.Tables(), Log: log,
 		}, src)
 		return err
 	})

@@ -22,7 +22,7 @@ import (
 var clicks = flag.Int("clicks", 1_000_000, "clicks already in the topic when the worker starts")
 
 // BenchmarkWorker is one worker process on the embedded stack (broker, Postgres and worker on the same cores, durable writes on), with
-// the clicks already in the topic: from its start until all are in both sinks.
+// the clicks already in the topic: from its start until all are in both sinks. Once with each Kafka client.
 func BenchmarkWorker(b *testing.B) {
 	if testing.Short() {
 		*clicks = 100_000
@@ -31,14 +31,18 @@ func BenchmarkWorker(b *testing.B) {
 	bin := filepath.Join(dir, "exactly")
 	out, err := exec.Command("go", "build", "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly").CombinedOutput()
 	require.NoError(b, err, string(out))
-	for b.Loop() {
-		b.StopTimer()
-		measure(b, bin)
-		b.StartTimer()
+	for _, client := range []string{"confluent", "franz"} {
+		b.Run("client="+client, func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				measure(b, bin, client)
+				b.StartTimer()
+			}
+		})
 	}
 }
 
-func measure(b *testing.B, bin string) {
+func measure(b *testing.B, bin, client string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "exactly-bench-")
@@ -83,7 +87,7 @@ func measure(b *testing.B, bin string) {
 	require.NoError(b, err)
 	defer conn.Close(ctx) //nolint:errcheck // the stack goes with it
 	worker := exec.CommandContext(ctx, bin, "run")
-	worker.Env = append(env, "EXACTLY_HTTP_ADDR=", "EXACTLY_WORKER_ID=bench")
+	worker.Env = append(env, "EXACTLY_HTTP_ADDR=", "EXACTLY_WORKER_ID=bench", "EXACTLY_KAFKA_CLIENT="+client)
 	var log bytes.Buffer
 	worker.Stderr = &log
 	start := time.Now()
