@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 // kafka is the broker. kfake keeps topics, records, group offsets and producer ids on disk by itself; what it does not do,
@@ -45,7 +47,7 @@ func startKafka(o Options, st *state) (_ *kafka, err error) {
 	if err := errors.Join(removeIfThere(k.clean), removeIfThere(decided), syncDir(o.Dir)); err != nil {
 		return nil, err
 	}
-	if st.KafkaPort, err = freePort(st.KafkaPort); err != nil {
+	if st.KafkaPort, err = child.FreePort(st.KafkaPort); err != nil {
 		return nil, err
 	}
 	opts := []kfake.Opt{

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 const (
@@ -26,54 +28,44 @@ const (
 // postgres is a server that is our child.
 type postgres struct {
 	home     *home
+	bin      string // folder of its programs
 	log      string // its output
 	port     int
 	password string
-	cmd      *exec.Cmd
-	exited   chan struct{} // closed when the process is gone
-	waitErr  error         // set before exited is closed
-	stopping chan struct{} // closed when the end is ours
+	noSync   bool
+	failed   func(error) // told when the server ends by itself
+
+	mu   sync.Mutex     // one start or end at a time
+	proc *child.Process // the present one
 }
 
-func startPostgres(ctx context.Context, o Options, st *state) (_ *postgres, err error) {
+func startPostgres(ctx context.Context, o Options, st *state, failed func(error)) (_ *postgres, err error) {
 	h, err := openHome(filepath.Join(o.Dir, "postgres"))
 	if err != nil {
 		return nil, err
 	}
-	p := &postgres{home: h, log: filepath.Join(o.Dir, "postgres.log"), password: st.PostgresPassword}
+	p := &postgres{home: h, log: filepath.Join(o.Dir, "postgres.log"), password: st.PostgresPassword, noSync: o.NoSyncPostgres, failed: failed}
 	defer func() {
 		if err != nil {
 			h.close()
 		}
 	}()
-	bin, err := findBinaries(ctx, o, h)
-	if err != nil {
+	if p.bin, err = findBinaries(ctx, o, h); err != nil {
 		return nil, err
 	}
-	if err := p.init(ctx, bin, o.NoSyncPostgres); err != nil {
+	if err := p.init(ctx); err != nil {
 		return nil, fmt.Errorf("initdb: %w", err)
 	}
 	// A server that went down with a killed parent may still be about to end.
-	crashed, err := awaitPredecessor(ctx, h.dir)
+	crashed, err := p.awaitPredecessor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if p.port, err = freePort(st.PostgresPort); err != nil {
+	if p.port, err = child.FreePort(st.PostgresPort); err != nil {
 		return nil, err
 	}
-	for try := 1; ; try++ {
-		err := p.run(ctx, bin, o.NoSyncPostgres)
-		if err == nil {
-			break
-		}
-		// Backends of a server that was itself killed hold the shared memory until they notice.
-		if !crashed || try == 20 || ctx.Err() != nil || !errors.Is(err, errEarlyExit) {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(10 * pollInterval):
-		}
+	if err := p.run(ctx, crashed); err != nil {
+		return nil, err
 	}
 	st.PostgresPort = p.port
 	if err := p.ensureDatabase(ctx); err != nil {
@@ -82,8 +74,31 @@ func startPostgres(ctx context.Context, o Options, st *state) (_ *postgres, err 
 	return p, nil
 }
 
+func (p *postgres) awaitPredecessor(ctx context.Context) (bool, error) {
+	data := filepath.Join(p.home.dir, "data")
+	return child.AwaitPredecessor(ctx, filepath.Join(data, "postmaster.pid"), data, syscall.SIGQUIT)
+}
+
+// run starts the server and waits until it takes connections, trying again for a while if the one before crashed.
+func (p *postgres) run(ctx context.Context, crashed bool) error {
+	for try := 1; ; try++ {
+		err := p.runOnce(ctx)
+		if err == nil {
+			return nil
+		}
+		// Backends of a server that was itself killed hold the shared memory until they notice.
+		if !crashed || try == 20 || ctx.Err() != nil || !errors.Is(err, errEarlyExit) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * pollInterval):
+		}
+	}
+}
+
 // init makes the data directory, under another name until it is complete.
-func (p *postgres) init(ctx context.Context, bin string, noSync bool) error {
+func (p *postgres) init(ctx context.Context) error {
 	data, draft := filepath.Join(p.home.dir, "data"), filepath.Join(p.home.dir, "draft")
 	if _, err := os.Stat(data); err == nil {
 		return nil
@@ -96,31 +111,23 @@ func (p *postgres) init(ctx context.Context, bin string, noSync bool) error {
 		return err
 	}
 	defer os.Remove(pw)
-	out, err := p.openLog()
-	if err != nil {
-		return err
-	}
-	defer out.Close()
 	args := []string{"-D", p.home.path("draft"), "-U", role, "--auth=scram-sha-256", "--pwfile=" + p.home.path("password"), "--encoding=UTF8", "--locale=C"}
-	if noSync {
+	if p.noSync {
 		args = append(args, "--no-sync")
 	}
-	cmd := p.home.command(filepath.Join(bin, "initdb"), args...)
-	cmd.Stdout, cmd.Stderr = out, out
-	diesWithUs(cmd, syscall.SIGKILL)
-	exited, err := spawn(cmd)
+	proc, err := child.Start(p.home.command(filepath.Join(p.bin, "initdb"), args...), p.log, syscall.SIGKILL)
 	if err != nil {
 		return err
 	}
 	select {
-	case err = <-exited:
+	case <-proc.Exited():
+		err = proc.Result()
 	case <-ctx.Done():
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-exited
+		proc.Kill()
 		err = ctx.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("%w%s", err, p.tail())
+		return fmt.Errorf("%w%s", err, proc.Tail())
 	}
 	if err := os.Rename(draft, data); err != nil {
 		return err
@@ -130,33 +137,21 @@ func (p *postgres) init(ctx context.Context, bin string, noSync bool) error {
 
 var errEarlyExit = errors.New("it ended before it accepted connections")
 
-// run starts the server and waits until it takes connections.
-func (p *postgres) run(ctx context.Context, bin string, noSync bool) error {
-	out, err := p.openLog()
-	if err != nil {
-		return err
-	}
-	defer out.Close() // the child has its own
+// runOnce starts the server and waits until it takes connections.
+func (p *postgres) runOnce(ctx context.Context) (err error) {
 	args := []string{"-D", p.home.path("data")}
-	for _, s := range settings(p.port, noSync) {
+	for _, s := range settings(p.port, p.noSync) {
 		args = append(args, "-c", s)
 	}
-	p.cmd = p.home.command(filepath.Join(bin, "postgres"), args...)
-	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// Immediate shutdown: as a crash for what it was doing, but it takes its backends and shared memory with it.
-	diesWithUs(p.cmd, syscall.SIGQUIT)
-	p.exited, p.stopping = make(chan struct{}), make(chan struct{})
-	exited, err := spawn(p.cmd)
+	p.proc, err = child.Start(p.home.command(filepath.Join(p.bin, "postgres"), args...), p.log, syscall.SIGQUIT)
 	if err != nil {
 		return err
 	}
-	go func() {
-		p.waitErr = <-exited
-		close(p.exited)
-	}()
 	if err := p.awaitReady(ctx); err != nil {
 		return errors.Join(err, p.stopProcess())
 	}
+	p.proc.OnFailure(func(err error) { p.failed(fmt.Errorf("postgres: %w", err)) })
 	return nil
 }
 
@@ -186,58 +181,64 @@ func (p *postgres) awaitReady(ctx context.Context) error {
 			return fmt.Errorf("the server refuses the password kept in stack.json: %w", err)
 		}
 		select {
-		case <-p.exited:
-			return fmt.Errorf("%w: %v%s", errEarlyExit, p.waitErr, p.tail())
+		case <-p.proc.Exited():
+			return fmt.Errorf("%w: %v%s", errEarlyExit, p.proc.Result(), p.proc.Tail())
 		case <-ctx.Done():
-			return fmt.Errorf("wait for the server: %w (last: %v)%s", ctx.Err(), err, p.tail())
+			return fmt.Errorf("wait for the server: %w (last: %v)%s", ctx.Err(), err, p.proc.Tail())
 		case <-tick.C:
 		}
 	}
 }
 
 func (p *postgres) dsn(db string) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, p.password), Host: loopback(p.port), Path: "/" + db, RawQuery: "sslmode=disable"}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(role, p.password), Host: child.Loopback(p.port), Path: "/" + db, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
 // stop ends the server fast (open transactions are rolled back) and returns when it is gone.
 func (p *postgres) stop() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	defer p.home.close()
 	return p.stopProcess()
 }
 
 func (p *postgres) stopProcess() error {
-	select {
-	case <-p.exited:
-		return p.waitErr
-	default:
-	}
-	close(p.stopping)
-	// To the server only: it tells its backends. To the group only in the end.
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} {
-		_ = p.cmd.Process.Signal(s)
-		select {
-		case <-p.exited:
-			return p.waitErr
-		case <-time.After(postgresStopTimeout):
+	if !p.proc.Running() {
+		if p.proc.Err() == nil {
+			return nil // it was killed on purpose
 		}
+		return p.proc.Result()
 	}
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	<-p.exited
-	return fmt.Errorf("postgres did not stop within %v and was killed", 2*postgresStopTimeout)
+	// To the server only: it tells its backends. To the group only in the end.
+	if !p.proc.Stop(postgresStopTimeout, syscall.SIGINT, syscall.SIGQUIT) {
+		return fmt.Errorf("postgres did not stop within %v and was killed", 2*postgresStopTimeout)
+	}
+	return p.proc.Result()
 }
 
-// err is how the server ended, unless it runs or we ended it.
-func (p *postgres) err() error {
-	select {
-	case <-p.stopping:
-		return nil
-	default:
+func (p *postgres) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.proc.PID()
+}
+
+// kill ends the server with SIGKILL: its backends notice, and end by themselves.
+func (p *postgres) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.proc.Crash()
+}
+
+// restart is an immediate shutdown, if it runs, and a start: sessions break, and what they had not committed is gone.
+func (p *postgres) restart(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.proc.Stop(postgresStopTimeout, syscall.SIGQUIT) {
+		return errors.New("postgres did not end by an immediate shutdown")
 	}
-	select {
-	case <-p.exited:
-		return fmt.Errorf("postgres ended by itself: %v%s", p.waitErr, p.tail())
-	default:
-		return nil
+	if _, err := p.awaitPredecessor(ctx); err != nil {
+		return err
 	}
+	return p.run(ctx, true)
 }

@@ -17,6 +17,8 @@ import (
 
 	embedded "github.com/fergusstrange/embedded-postgres"
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 // oldestPostgres is the oldest major version the migrations are written for.
@@ -143,7 +145,7 @@ func fetch(h *home, want int, log *zap.Logger) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(scratch)
-	port, err := freePort(0)
+	port, err := child.FreePort(0)
 	if err != nil {
 		return "", err
 	}

@@ -3,8 +3,6 @@ package stack
 import (
 	"context"
 	"fmt"
-	"os"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -43,26 +41,4 @@ func (s *Stack) NewDatabase(ctx context.Context, name string) (dsn string, err e
 		return "", fmt.Errorf("create database %s: %w", name, err)
 	}
 	return s.postgres.dsn(name), nil
-}
-
-func (p *postgres) openLog() (*os.File, error) {
-	return os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-}
-
-// tail is the end of the server's own log, for errors: it alone says why it did not start.
-func (p *postgres) tail() string {
-	const lines, bytes = 8, 4 << 10
-	f, err := os.Open(p.log)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-	buf := make([]byte, bytes)
-	n, _ := f.ReadAt(buf, max(0, info.Size()-bytes))
-	all := strings.Split(strings.TrimSpace(string(buf[:n])), "\n")
-	return fmt.Sprintf("; the end of %s:\n%s", p.log, strings.Join(all[max(0, len(all)-lines):], "\n"))
 }

@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,9 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
-	"time"
 )
 
 // home is the server's directory and the user it runs as. Postgres refuses to run as root, so root runs it as somebody else.
@@ -132,65 +129,14 @@ func (h *home) write(path, content string) error {
 	return os.Chown(path, int(h.cred.Uid), int(h.cred.Gid))
 }
 
-// command runs a Postgres program as the server's user, in a process group of its own so that a terminal's Ctrl-C reaches only us.
+// command is a Postgres program as the server's user runs it.
 func (h *home) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"                                               // where we are may be closed to that user, and initdb insists on coming back to it
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")} // no PG… of ours: they would win over arguments
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: h.cred}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.cred}
 	if h.fd != nil {
 		cmd.ExtraFiles = []*os.File{h.fd}
 	}
 	return cmd
-}
-
-// spawn starts cmd; the channel then has what Wait returned.
-//
-// The kernel signals a child when the *thread* that made it ends, not the process (prctl(2), PR_SET_PDEATHSIG). So the thread is
-// kept for as long as there is a child: locked to a goroutine that does nothing but wait for it.
-func spawn(cmd *exec.Cmd) (<-chan error, error) {
-	started, exited := make(chan error), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			exited <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("run %s: %w", cmd.Path, err)
-	}
-	return exited, nil
-}
-
-// awaitPredecessor deals with a postmaster.pid from a process that was killed: it waits for a server that is still going down, and
-// removes the file if its pid is somebody else's by now, which Postgres itself would take for a running server. It says
-// whether there was one. Nobody else can be starting a server here: we hold the directory's lock.
-func awaitPredecessor(ctx context.Context, home string) (bool, error) {
-	data := filepath.Join(home, "data")
-	path := filepath.Join(data, "postmaster.pid")
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	first, _, _ := strings.Cut(string(content), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 || !runsIn(pid, data) {
-		return true, os.Remove(path)
-	}
-	_ = syscall.Kill(pid, syscall.SIGQUIT) // it has had this from the kernel already, unless that is not Linux
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for runsIn(pid, data) {
-		select {
-		case <-ctx.Done():
-			return true, fmt.Errorf("wait for the postgres of a killed predecessor (pid %d): %w", pid, ctx.Err())
-		case <-tick.C:
-		}
-	}
-	return true, removeIfThere(path)
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 // broker is a stack's broker without the rest.
@@ -38,7 +40,7 @@ func (b *broker) stop(t *testing.T) {
 	}
 }
 
-func (b *broker) brokers() string { return loopback(b.state.KafkaPort) }
+func (b *broker) brokers() string { return child.Loopback(b.state.KafkaPort) }
 
 // killed stops b and returns a copy of its files as they were before: what a kill would have left.
 func (b *broker) killed(t *testing.T) (image string) {

@@ -19,6 +19,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/sr/srfake"
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 // maxRegistryBody bounds a request; schemas are kilobytes.
@@ -50,11 +52,11 @@ func startRegistry(o Options, st *state) (*registry, error) {
 	if err := r.load(); err != nil {
 		return nil, err
 	}
-	port, err := freePort(st.RegistryPort)
+	port, err := child.FreePort(st.RegistryPort)
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", loopback(port))
+	l, err := net.Listen("tcp", child.Loopback(port))
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/sr"
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 func openRegistry(t *testing.T, dir string) (*registry, *sr.Client) {
@@ -15,7 +17,7 @@ func openRegistry(t *testing.T, dir string) (*registry, *sr.Client) {
 	st := &state{}
 	r, err := startRegistry(Options{Dir: dir, Log: zap.NewNop()}, st)
 	require.NoError(t, err)
-	cl, err := sr.NewClient(sr.URLs("http://" + loopback(st.RegistryPort)))
+	cl, err := sr.NewClient(sr.URLs("http://" + child.Loopback(st.RegistryPort)))
 	require.NoError(t, err)
 	return r, cl
 }

@@ -1,5 +1,6 @@
-// Package stack owns the embedded stack: a Kafka broker, a schema registry and a Postgres server for development, demos and
-// tests, all below one directory.
+// Package stack owns the stacks to develop and test on: a Kafka broker or several, a schema registry and a Postgres server, all below one
+// directory. There are two kinds. The embedded one is in this process, but for Postgres, and needs nothing installed; the real one is
+// Apache Kafka and Apicurio Registry, as processes of their own.
 //
 // It promises that what was acknowledged is there after every start on the same directory, also after SIGKILL, under the same
 // cluster id, topic ids, schema ids and offsets and, where still free, on the same ports; that a transaction is whole or absent;
@@ -17,16 +18,45 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/apache"
+	"github.com/exactly-pipeline/exactly/internal/stack/apicurio"
+	"github.com/exactly-pipeline/exactly/internal/stack/jvm"
 )
 
-// Options are what a stack can be told. The zero value of all but Dir is the durable stack.
+// Kind is a kind of stack. Postgres is the same in all.
+type Kind string
+
+// The kinds.
+const (
+	Embedded Kind = "embedded" // one broker and the registry in this process
+	Kafka    Kind = "kafka"    // Apache Kafka and Apicurio Registry: they need Java 17 or newer and, for the first start on a machine, Maven
+)
+
+// Parts are parts of a stack.
+type Parts uint8
+
+// The parts.
+const (
+	Broker Parts = 1 << iota // Kafka, one broker or several
+	Registry
+	Postgres
+	All = Broker | Registry | Postgres
+)
+
+// Options are what a stack can be told. The zero value of all but Dir is the durable embedded stack.
 type Options struct {
-	Dir             string        // where everything is kept; created if absent
-	NoSyncKafka     bool          // leave the broker's writes to the page cache: they survive SIGKILL, not a power failure
-	NoSyncPostgres  bool          // fsync and full_page_writes off: survives SIGKILL, not a power failure
-	GroupMinSession time.Duration // shortest session timeout a group member may ask for; 0: 1s
-	PostgresBin     string        // folder with initdb and postgres; empty: found on this machine, else fetched
-	Log             *zap.Logger   // nil: silent
+	Dir             string           // where everything is kept; created if absent
+	Kind            Kind             // empty: Embedded
+	Only            Parts            // what to start; 0: All. The methods of what is left out must not be called
+	NoSyncKafka     bool             // leave the embedded broker's writes to the page cache, as Apache Kafka always does: they survive SIGKILL, not a power failure
+	NoSyncPostgres  bool             // fsync and full_page_writes off: survives SIGKILL, not a power failure
+	GroupMinSession time.Duration    // shortest session timeout a group member may ask for; 0: 1s
+	PostgresBin     string           // folder with initdb and postgres; empty: found on this machine, else fetched
+	Apache          apache.Options   // of kind Kafka: how many brokers, further properties and listeners. Dir, ClusterID, Ports and Log are ours
+	Apicurio        apicurio.Options // of kind Kafka: JVM and Env. Dir and Port are ours
+	Log             *zap.Logger      // nil: silent
 }
 
 // Stack is one running stack.
@@ -34,11 +64,17 @@ type Stack struct {
 	opt      Options
 	state    *state
 	lock     *os.File
-	kafka    *kafka
-	registry *registry
+	kafka    *kafka             // Embedded
+	registry *registry          // Embedded
+	cluster  *apache.Cluster    // Kafka
+	apicurio *apicurio.Registry // Kafka
 	postgres *postgres
 
 	createMu sync.Mutex // CREATE DATABASE copies template1, which two at once may not
+
+	failOnce sync.Once
+	failed   chan struct{}
+	err      error // set before failed is closed
 
 	stopOnce sync.Once
 	stopErr  error
@@ -59,6 +95,15 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if o.GroupMinSession == 0 {
 		o.GroupMinSession = time.Second
 	}
+	if o.Only == 0 {
+		o.Only = All
+	}
+	if o.Kind == "" {
+		o.Kind = Embedded
+	}
+	if o.Kind != Embedded && o.Kind != Kafka {
+		return nil, fmt.Errorf("start stack: kind %q must be %s or %s", o.Kind, Embedded, Kafka)
+	}
 	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
 		return nil, fmt.Errorf("start stack: %w", err)
 	}
@@ -68,7 +113,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if o.Dir, err = filepath.EvalSymlinks(o.Dir); err != nil { // the folders above are looked at: the real ones
 		return nil, fmt.Errorf("start stack: %w", err)
 	}
-	s := &Stack{opt: o}
+	s := &Stack{opt: o, failed: make(chan struct{})}
 	if s.lock, err = lockDir(o.Dir); err != nil {
 		return nil, err
 	}
@@ -77,22 +122,75 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 			_ = s.Stop() // the start's error is the one that matters
 		}
 	}()
-	if s.state, err = loadState(o.Dir); err != nil {
+	if s.state, err = loadState(o.Dir, o.Kind, max(1, o.Apache.Brokers)); err != nil {
 		return nil, err
 	}
-	if s.kafka, err = startKafka(o, s.state); err != nil {
-		return nil, fmt.Errorf("start kafka broker in %s: %w", o.Dir, err)
-	}
-	if s.registry, err = startRegistry(o, s.state); err != nil {
-		return nil, fmt.Errorf("start schema registry in %s: %w", o.Dir, err)
-	}
-	if s.postgres, err = startPostgres(ctx, o, s.state); err != nil {
-		return nil, fmt.Errorf("start postgres in %s: %w", o.Dir, err)
+	if err = s.start(ctx); err != nil {
+		return nil, err
 	}
 	if err = s.state.save(); err != nil { // the ports, for the next start
 		return nil, err
 	}
 	return s, nil
+}
+
+// start starts the parts side by side: each waits for itself most of the time.
+func (s *Stack) start(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(p Parts, what string, start func() error) {
+		if s.opt.Only&p == 0 {
+			return
+		}
+		g.Go(func() error {
+			if err := start(); err != nil {
+				return fmt.Errorf("start %s in %s: %w", what, s.opt.Dir, err)
+			}
+			return nil
+		})
+	}
+	part(Postgres, "postgres", func() (err error) {
+		s.postgres, err = startPostgres(ctx, s.opt, s.state, s.fail)
+		return err
+	})
+	if s.opt.Kind == Embedded {
+		part(Broker, "kafka broker", func() (err error) {
+			s.kafka, err = startKafka(s.opt, s.state)
+			return err
+		})
+		part(Registry, "schema registry", func() (err error) {
+			s.registry, err = startRegistry(s.opt, s.state)
+			return err
+		})
+		return g.Wait()
+	}
+	if s.opt.Only&(Broker|Registry) == 0 {
+		return g.Wait()
+	}
+	programs, err := jvm.Find(ctx, func(what string) { s.opt.Log.Info(what) })
+	if err != nil {
+		return errors.Join(err, g.Wait())
+	}
+	part(Broker, "kafka", func() (err error) {
+		o := s.opt.Apache
+		o.Dir, o.ClusterID, o.Ports, o.Log = s.opt.Dir, s.state.ClusterID, &s.state.Ports, s.opt.Log.Named("kafka")
+		s.cluster, err = apache.Start(ctx, programs, o, s.fail)
+		return err
+	})
+	part(Registry, "schema registry", func() (err error) {
+		o := s.opt.Apicurio
+		o.Dir, o.Port = s.opt.Dir, &s.state.RegistryPort
+		s.apicurio, err = apicurio.Start(ctx, programs, o, s.fail)
+		return err
+	})
+	return g.Wait()
+}
+
+// fail notes the first process that ended by itself.
+func (s *Stack) fail(err error) {
+	s.failOnce.Do(func() {
+		s.err = err
+		close(s.failed)
+	})
 }
 
 // Stop ends the stack in an order that loses nothing and returns when every process and listener is gone. Later calls return
@@ -106,6 +204,12 @@ func (s *Stack) Stop() error {
 		if s.registry != nil {
 			errs = append(errs, s.registry.stop())
 		}
+		if s.cluster != nil {
+			errs = append(errs, s.cluster.Stop())
+		}
+		if s.apicurio != nil {
+			errs = append(errs, s.apicurio.Stop())
+		}
 		if s.postgres != nil {
 			errs = append(errs, s.postgres.stop())
 		}
@@ -117,30 +221,3 @@ func (s *Stack) Stop() error {
 	})
 	return s.stopErr
 }
-
-// Env is the settings that point a command at this stack. The DSN holds a password: write it to a file, never to a log.
-func (s *Stack) Env() map[string]string {
-	return map[string]string{
-		"EXACTLY_KAFKA_BROKERS": s.Brokers(),
-		"EXACTLY_POSTGRES_DSN":  s.DSN(),
-		"EXACTLY_REGISTRY_URL":  s.RegistryURL(),
-	}
-}
-
-// Brokers is the broker's host:port.
-func (s *Stack) Brokers() string { return loopback(s.state.KafkaPort) }
-
-// RegistryURL is the schema registry's base address.
-func (s *Stack) RegistryURL() string { return "http://" + loopback(s.state.RegistryPort) }
-
-// DSN is the address of the database `exactly`, with its password.
-func (s *Stack) DSN() string { return s.postgres.dsn(database) }
-
-// PostgresPID is the process id of the Postgres server, for tests that kill it.
-func (s *Stack) PostgresPID() int { return s.postgres.cmd.Process.Pid }
-
-// Failed is closed when Postgres has ended without Stop; Err then says how.
-func (s *Stack) Failed() <-chan struct{} { return s.postgres.exited }
-
-// Err is why Failed is closed, nil before.
-func (s *Stack) Err() error { return s.postgres.err() }

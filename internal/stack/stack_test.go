@@ -57,16 +57,16 @@ type addresses struct{ brokers, registry, dsn string }
 
 func of(s *Stack) addresses { return addresses{s.Brokers(), s.RegistryURL(), s.DSN()} }
 
-// child is a stack in a process of its own.
-type child struct {
+// doomed is a stack in a process of its own.
+type doomed struct {
 	addresses
 	cmd         *exec.Cmd
 	postgresPID int
 }
 
-func startChild(t *testing.T, dir string) *child {
+func startChild(t *testing.T, dir string) *doomed {
 	t.Helper()
-	c := &child{cmd: exec.Command(os.Args[0])}
+	c := &doomed{cmd: exec.Command(os.Args[0])}
 	c.cmd.Env = append(os.Environ(), childDir+"="+dir)
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()
@@ -86,7 +86,7 @@ func startChild(t *testing.T, dir string) *child {
 }
 
 // kill ends the child the hard way and waits until its Postgres has followed it.
-func (c *child) kill(t *testing.T) {
+func (c *doomed) kill(t *testing.T) {
 	t.Helper()
 	require.NoError(t, c.cmd.Process.Kill())
 	_ = c.cmd.Wait() // "signal: killed"

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -8,28 +9,31 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	mathrand "math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/exactly-pipeline/exactly/internal/stack/apache"
 )
 
 // state is what a directory's stack must have again at its next start.
 type state struct {
-	ClusterID        string `json:"cluster_id"`
-	KafkaPort        int    `json:"kafka_port"`
-	RegistryPort     int    `json:"registry_port"`
-	PostgresPort     int    `json:"postgres_port"`
-	PostgresPassword string `json:"postgres_password"`
+	Kind             Kind         `json:"kind"`
+	ClusterID        string       `json:"cluster_id"`
+	KafkaPort        int          `json:"kafka_port"`      // of the embedded broker
+	Ports            apache.Ports `json:"ports,omitempty"` // of Apache Kafka's
+	RegistryPort     int          `json:"registry_port"`
+	PostgresPort     int          `json:"postgres_port"`
+	PostgresPassword string       `json:"postgres_password"`
 
 	path string
 }
 
 // loadState reads the directory's state. A directory without one gets a cluster id and a password of its own, and keeps
-// them from here on: a second stack must not be taken for the first.
-func loadState(dir string) (*state, error) {
+// them from here on: a second stack must not be taken for the first. A directory that holds another kind of stack, or another number
+// of brokers, is refused: neither could read what the other has written.
+func loadState(dir string, kind Kind, brokers int) (*state, error) {
 	s := &state{path: filepath.Join(dir, "stack.json")}
 	data, err := os.ReadFile(s.path)
 	switch {
@@ -37,6 +41,7 @@ func loadState(dir string) (*state, error) {
 		id, password := make([]byte, 16), make([]byte, 16)
 		_, _ = rand.Read(id) // never fails (crypto/rand)
 		_, _ = rand.Read(password)
+		s.Kind = kind
 		s.ClusterID, s.PostgresPassword = base64.RawURLEncoding.EncodeToString(id), hex.EncodeToString(password)
 		return s, s.save()
 	case err != nil:
@@ -44,6 +49,13 @@ func loadState(dir string) (*state, error) {
 	}
 	if err := json.Unmarshal(data, s); err != nil {
 		return nil, fmt.Errorf("read stack state %s: %w", s.path, err)
+	}
+	s.Kind = cmp.Or(s.Kind, Embedded) // written when there was no other
+	if s.Kind != kind {
+		return nil, fmt.Errorf("%s holds a stack of the kind %s, not %s: choose another directory", dir, s.Kind, kind)
+	}
+	if n := len(s.Ports); n > 0 && n != brokers {
+		return nil, fmt.Errorf("%s holds a stack of %d brokers, not %d: choose another directory", dir, n, brokers)
 	}
 	return s, nil
 }
@@ -114,27 +126,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// freePort is want if nobody listens there, else another one. It looks below the range from which the kernel takes the ports
-// of outgoing connections (Linux: 32768): a port from that range may be somebody's when the stack comes back for it.
-func freePort(want int) (int, error) {
-	for try := range 200 {
-		port := 15_000 + mathrand.IntN(17_000)
-		if try == 0 && want != 0 {
-			port = want
-		}
-		l, err := net.Listen("tcp", loopback(port))
-		if err != nil {
-			continue
-		}
-		return port, l.Close()
-	}
-	l, err := net.Listen("tcp", loopback(0))
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }

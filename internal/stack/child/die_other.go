@@ -1,6 +1,6 @@
 //go:build !linux
 
-package stack
+package child
 
 import (
 	"os/exec"
@@ -10,5 +10,5 @@ import (
 // diesWithUs is Linux only. Elsewhere a killed parent leaves Postgres running until the next start on the directory ends it.
 func diesWithUs(*exec.Cmd, syscall.Signal) {}
 
-// runsIn says whether pid is alive: there is no portable way to ask where it runs.
-func runsIn(pid int, _ string) bool { return syscall.Kill(pid, 0) == nil }
+// RunsIn says whether pid is alive: there is no portable way to ask where it runs.
+func RunsIn(pid int, _ string) bool { return syscall.Kill(pid, 0) == nil }
