@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/zap"
 
@@ -44,7 +43,7 @@ func Setup(ctx context.Context, c *config.Config, o Options) ([]string, error) {
 		return did, err
 	}
 	defer a.Close()
-	made, err := topics(ctx, c, a.Kadm())
+	made, err := topics(ctx, c, a)
 	did = append(did, made...)
 	if err != nil {
 		return did, err
@@ -91,7 +90,8 @@ func TimePartitions(ctx context.Context, dsn string) (int, error) {
 	return migrations.MakeTimePartitions(ctx, db, now, now.AddDate(0, 0, PartitionsAhead))
 }
 
-func topics(ctx context.Context, c *config.Config, adm *kadm.Client) ([]string, error) {
+func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, error) {
+	adm := a.Kadm()
 	brokers, err := adm.ListBrokers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask kafka for its brokers: %w", err)
@@ -122,7 +122,7 @@ func topics(ctx context.Context, c *config.Config, adm *kadm.Client) ([]string, 
 		}
 		did = append(did, fmt.Sprintf("created topic %s: %d partitions, replication %d, kept %d days", t.name, c.Topics.Partitions, rf, t.retention/day))
 	}
-	return did, nil
+	return did, a.AwaitTopics(ctx, c.Topics.Input, c.Topics.Output, c.Topics.DLQ)
 }
 
 func schemas(ctx context.Context, c *config.Config) ([]string, error) {
@@ -158,6 +158,11 @@ func source(ctx context.Context, c *config.Config, a *admin.Admin, accept string
 	}
 	if now.TopicIDs, err = a.TopicIDs(ctx); err != nil {
 		return "", err
+	}
+	for _, t := range []string{c.Topics.Input, c.Topics.Output, c.Topics.DLQ} {
+		if now.TopicIDs[t] == "" { // a source without it would never notice that it was recreated
+			return "", fmt.Errorf("topic %s is gone again", t)
+		}
 	}
 	old, err := txn.FindSource(ctx, conn, c.Topics.Input, c.Group)
 	if errors.Is(err, txn.ErrNoSource) {
