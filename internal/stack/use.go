@@ -2,11 +2,27 @@ package stack
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/exactly-pipeline/exactly/internal/stack/apache"
 	"github.com/exactly-pipeline/exactly/internal/stack/apicurio"
 	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
+
+// String names the stack: what its Kafka is, and how many brokers it has.
+func (s *Stack) String() string { return s.opt.String() }
+
+// String names the stack that these options make.
+func (o Options) String() string {
+	switch n := max(1, o.Apache.Brokers); {
+	case o.Kind != Kafka:
+		return "embedded stack"
+	case n == 1:
+		return "apache kafka, 1 broker"
+	default:
+		return fmt.Sprintf("apache kafka, %d brokers", n)
+	}
+}
 
 // Env is the settings that point a command at this stack. The DSN holds a password: write it to a file, never to a log.
 func (s *Stack) Env() map[string]string {

@@ -7,12 +7,17 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
+
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
@@ -47,7 +52,7 @@ func run(args []string, out io.Writer) int {
 	return 0
 }
 
-// The stacks a test can run on.
+// The stacks that tests run on unless they say otherwise.
 const (
 	embedded = "embedded stack"
 	none     = "no stack"
@@ -56,7 +61,7 @@ const (
 // stackPackage starts the embedded stack: whoever imports it, in code or in tests, has it in its tests.
 const stackPackage = "/internal/stack"
 
-// stacks says of each package which stack its tests run on. Those of the stack itself run on it.
+// stacks says of each package which stack its tests run on unless they say otherwise (teststack.Says). Those of the stack itself run on it.
 func stacks() (map[string]string, error) {
 	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}} {{join .TestImports " "}} {{join .XTestImports " "}}`, "./...")
 	cmd.Stderr = os.Stderr
@@ -106,9 +111,13 @@ type test struct{ pkg, name string }
 
 // counter reads a run's events. A test with subtests is as many tests as it has subtests without any of their own: what is counted is
 // what was tried, not the headings above it.
+//
+// A line with teststack.Says tells which stack tests run on: in a package's output, those of the package; in a test's, that one and those
+// below it.
 type counter struct {
 	out     io.Writer
-	on      map[string]string
+	on      map[string]string // by package
+	onTest  map[test]string
 	output  map[test]*strings.Builder // until the test ends
 	parents map[test]bool
 	ended   map[test]string // test to how it ended, until its package ends
@@ -119,7 +128,7 @@ type counter struct {
 
 func newCounter(out io.Writer, on map[string]string) *counter {
 	return &counter{
-		out: out, on: on, output: map[test]*strings.Builder{}, parents: map[test]bool{}, ended: map[test]string{}, byStack: map[string]*count{},
+		out: out, on: on, onTest: map[test]string{}, output: map[test]*strings.Builder{}, parents: map[test]bool{}, ended: map[test]string{}, byStack: map[string]*count{},
 	}
 }
 
@@ -163,6 +172,13 @@ func (c *counter) take(e event) {
 			c.output[t] = &strings.Builder{}
 		}
 		c.output[t].WriteString(e.Output)
+		if _, stack, ok := strings.Cut(e.Output, teststack.Says); ok {
+			if stack = strings.TrimSpace(stack); e.Test == "" {
+				c.on[e.Package] = stack
+			} else {
+				c.onTest[t] = stack
+			}
+		}
 		if e.Test == "" && resultLine(e.Output) {
 			c.lines = append(c.lines, e.Output)
 		}
@@ -186,13 +202,21 @@ func resultLine(s string) bool {
 
 func (c *counter) packageEnded(e event) {
 	var n count
+	note := func(stack, how string) {
+		if c.byStack[stack] == nil {
+			c.byStack[stack] = &count{}
+		}
+		n.add(how)
+		c.byStack[stack].add(how)
+		c.total.add(how)
+	}
 	for t, how := range c.ended {
 		if t.pkg != e.Package {
 			continue
 		}
 		// A heading whose subtests all passed may itself have failed: that counts.
 		if !c.parents[t] || how == "fail" && !c.failedBelow(t) {
-			n.add(how)
+			note(c.stackOf(t), how)
 		}
 	}
 	for t := range c.ended {
@@ -202,24 +226,29 @@ func (c *counter) packageEnded(e event) {
 	}
 	if e.Action == "fail" {
 		if n.failed == 0 {
-			n.failed = 1 // it did not build, or it died: its TestMain, a panic, the timeout
+			note(c.stackOf(test{pkg: e.Package}), "fail") // it did not build, or it died: its TestMain, a panic, the timeout
 		}
 		c.dump(e.Package)
-	}
-	stack := c.on[e.Package]
-	if stack == "" {
-		stack = none
-	}
-	if c.byStack[stack] == nil {
-		c.byStack[stack] = &count{}
-	}
-	for _, sum := range []*count{c.byStack[stack], &c.total} {
-		sum.passed, sum.failed, sum.skipped = sum.passed+n.passed, sum.failed+n.failed, sum.skipped+n.skipped
 	}
 	if n.all() > 0 {
 		fmt.Fprintf(c.out, "%s: %d tests, %.1f s: %s\n", short(e.Package), n.all(), e.Elapsed, e.Action)
 	}
 	delete(c.output, test{e.Package, ""})
+}
+
+// stackOf is what the test says, else the nearest above it, else its package.
+func (c *counter) stackOf(t test) string {
+	for {
+		if stack := c.onTest[t]; stack != "" {
+			return stack
+		}
+		i := strings.LastIndexByte(t.name, '/')
+		if i < 0 {
+			break
+		}
+		t.name = t.name[:i]
+	}
+	return cmp.Or(c.on[t.pkg], none)
 }
 
 func (c *counter) failedBelow(t test) bool {
@@ -251,10 +280,9 @@ func short(pkg string) string {
 // close prints the counts, then go test's own lines, then the sum.
 func (c *counter) close() {
 	fmt.Fprintln(c.out)
-	for _, stack := range []string{embedded, none} {
-		if n := c.byStack[stack]; n != nil {
-			fmt.Fprintf(c.out, "%-14s %5d tests: %d passed, %d failed, %d skipped\n", stack, n.all(), n.passed, n.failed, n.skipped)
-		}
+	for _, stack := range slices.Sorted(maps.Keys(c.byStack)) {
+		n := c.byStack[stack]
+		fmt.Fprintf(c.out, "%-24s %5d tests: %d passed, %d failed, %d skipped\n", stack, n.all(), n.passed, n.failed, n.skipped)
 	}
 	fmt.Fprintln(c.out)
 	for _, l := range c.lines {

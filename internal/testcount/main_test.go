@@ -23,9 +23,11 @@ const told = `{"Action":"start","Package":"m/exactly/a"}
 {"Action":"fail","Package":"m/exactly/a","Test":"TestTwo"}
 {"Action":"output","Package":"m/exactly/a","Output":"FAIL\tm/exactly/a\t1.0s\n"}
 {"Action":"fail","Package":"m/exactly/a","Elapsed":1}
+{"Action":"output","Package":"m/exactly/b","Output":"these tests run on: apache kafka, 3 brokers\n"}
 {"Action":"run","Package":"m/exactly/b","Test":"TestThree"}
 {"Action":"pass","Package":"m/exactly/b","Test":"TestThree"}
 {"Action":"run","Package":"m/exactly/b","Test":"TestHeading"}
+{"Action":"output","Package":"m/exactly/b","Test":"TestHeading","Output":"    x_test.go:1: these tests run on: apache kafka, 1 broker\n"}
 {"Action":"run","Package":"m/exactly/b","Test":"TestHeading/x"}
 {"Action":"pass","Package":"m/exactly/b","Test":"TestHeading/x"}
 {"Action":"pass","Package":"m/exactly/b","Test":"TestHeading"}
@@ -45,7 +47,9 @@ func TestCounts(t *testing.T) {
 	require.NoError(t, c.read(strings.NewReader(told)))
 	c.close()
 	require.Equal(t, count{4, 2, 0}, c.total)
-	require.Equal(t, count{2, 1, 0}, *c.byStack[none])
+	require.Equal(t, count{0, 1, 0}, *c.byStack[none])
+	require.Equal(t, count{1, 0, 0}, *c.byStack["apache kafka, 3 brokers"])
+	require.Equal(t, count{1, 0, 0}, *c.byStack["apache kafka, 1 broker"], "what the heading says goes for what is below it")
 	require.Equal(t, count{2, 1, 0}, *c.byStack[embedded])
 	require.Contains(t, out.String(), "loud\n")
 	require.Contains(t, out.String(), "undefined: x\n")

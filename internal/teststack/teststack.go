@@ -16,18 +16,18 @@ import (
 // Variable is the environment variable that chooses. Empty: embedded.
 const Variable = "TEST_STACK"
 
-// Says introduces the line that tells which stack the tests of a package run on.
+// Says introduces the line that tells which stack tests run on.
 const Says = "these tests run on: "
 
-// The stacks there are, as the variable names them and as they are spoken of.
+// The stacks there are, as the variable names them.
 var stacks = []struct {
-	name, title string
-	kind        stack.Kind
-	brokers     int
+	name    string
+	kind    stack.Kind
+	brokers int
 }{
-	{"embedded", "embedded stack", stack.Embedded, 1},
-	{"kafka", "apache kafka, 1 broker", stack.Kafka, 1},
-	{"kafka3", "apache kafka, 3 brokers", stack.Kafka, 3},
+	{"embedded", stack.Embedded, 1},
+	{"kafka", stack.Kafka, 1},
+	{"kafka3", stack.Kafka, 3},
 }
 
 // Start starts the stack that TEST_STACK asks for, in o.Dir and with what o says beside that. Nothing of it is synced to disk: a test's data
@@ -35,12 +35,13 @@ var stacks = []struct {
 func Start(ctx context.Context, o stack.Options) (*stack.Stack, error) {
 	asked := os.Getenv(Variable)
 	for i, s := range stacks {
-		if asked == s.name || asked == "" && i == 0 {
-			o.Kind, o.Apache.Brokers = s.kind, s.brokers
-			o.NoSyncKafka, o.NoSyncPostgres = true, true
-			fmt.Println(Says + s.title)
-			return stack.Start(ctx, o)
+		if asked != s.name && (asked != "" || i > 0) {
+			continue
 		}
+		o.Kind, o.Apache.Brokers = s.kind, s.brokers
+		o.NoSyncKafka, o.NoSyncPostgres = true, true
+		fmt.Println(Says + o.String())
+		return stack.Start(ctx, o)
 	}
 	return nil, fmt.Errorf("%s=%s: it must be embedded, kafka (one broker) or kafka3 (three)", Variable, asked)
 }
