@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		shared, err = stack.Start(context.Background(), stack.Options{Dir: dir, NoSyncKafka: true, NoSyncPostgres: true})
+		shared, err = teststack.Start(context.Background(), stack.Options{Dir: dir})
 		if err != nil {
 			panic(err)
 		}
@@ -131,7 +132,7 @@ func newWorld(t testing.TB) *world {
 	_, err = migrations.Up(ctx, dsn)
 	require.NoError(t, err)
 	w.opts = Options{
-		Brokers: []string{shared.Brokers()}, DSN: dsn, RegistryURL: shared.RegistryURL(), Group: fmt.Sprintf("g%d", n),
+		Brokers: strings.Split(shared.Brokers(), ","), DSN: dsn, RegistryURL: shared.RegistryURL(), Group: fmt.Sprintf("g%d", n),
 		Input: fmt.Sprintf("in%d", n), Output: fmt.Sprintf("out%d", n), DLQ: fmt.Sprintf("dlq%d", n),
 	}
 	w.db, err = pgx.Connect(ctx, dsn)
@@ -163,7 +164,7 @@ func inSchema(dsn, name string) string {
 }
 
 func (w *world) client(opts ...kgo.Opt) *kgo.Client {
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(shared.Brokers()), kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)...)
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(shared.Brokers(), ",")...), kgo.RecordPartitioner(kgo.ManualPartitioner())}, opts...)...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(cl.Close)
 	return cl

@@ -29,7 +29,7 @@ func newDev(g *globals) *cobra.Command {
 below one directory. Ctrl-C or SIGTERM stops it; started again on the same directory, everything is still there.
 
 --stack embedded, the default, has broker and registry built in. --stack kafka runs Apache Kafka, with --brokers 3 a cluster that goes on when
-one of them is killed, and Apicurio Registry: they need Java 17 and, to be fetched once, Maven.
+one of them is killed (it is started again), and Apicurio Registry: they need Java 17 and, to be fetched once, Maven.
 
 It writes the settings that point the other commands at it to a file that a shell can source, then prints a line with 'ready'.
 Topics and tables are made by 'exactly setup', not here.`,
@@ -63,7 +63,7 @@ Topics and tables are made by 'exactly setup', not here.`,
 				return err
 			}
 			return runDev(cmd, g.json, envFile, stack.Options{
-				Dir: dir, Kind: stack.Kind(kind), Apache: apache.Options{Brokers: brokers}, NoSyncKafka: noSync, NoSyncPostgres: noSync, Log: log,
+				Dir: dir, Kind: stack.Kind(kind), Apache: apache.Options{Brokers: brokers, Revive: true}, NoSyncKafka: noSync, NoSyncPostgres: noSync, Log: log,
 			})
 		},
 	}

@@ -2,18 +2,23 @@ package admin
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 type bundle struct {
@@ -22,20 +27,48 @@ type bundle struct {
 	cfg config.Config
 }
 
+// brokers of the stack that all tests of this package use; each has its own topics, group and transactional ids.
+var brokers string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "exactly-admin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	s, err := teststack.Start(ctx, stack.Options{Dir: dir, Only: stack.Broker})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer s.Stop() //nolint:errcheck // its directory goes as well
+	brokers = s.Brokers()
+	return m.Run()
+}
+
+var nth atomic.Int32
+
 func setup(t *testing.T) *bundle {
 	t.Helper()
 	cfg := config.Defaults()
 	cfg.Worker.ID = "me"
+	cfg.Kafka.Brokers = brokers
 	cfg.Kafka.StableTimeout, cfg.Kafka.TransactionTimeout = 200*time.Millisecond, time.Minute
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, cfg.Topics.Input, cfg.Topics.Output, cfg.Topics.DLQ))
-	require.NoError(t, err)
-	t.Cleanup(k.Close)
-	cfg.Kafka.Brokers = k.ListenAddrs()[0]
+	name := fmt.Sprintf("%s_%d", strings.ToLower(t.Name()), nth.Add(1)) // -count
+	cfg.Group, cfg.Topics.Input, cfg.Topics.Output, cfg.Topics.DLQ = name, name+".in", name+".out", name+".dlq"
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
 	a, err := New(&cfg, zap.NewNop())
 	require.NoError(t, err)
 	t.Cleanup(a.Close)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
+	_, err = a.Kadm().CreateTopics(ctx, 2, -1, nil, cfg.Topics.Input, cfg.Topics.Output, cfg.Topics.DLQ)
+	require.NoError(t, err)
+	require.NoError(t, a.AwaitTopics(ctx, cfg.Topics.Input, cfg.Topics.Output, cfg.Topics.DLQ))
 	os := kadm.Offsets{} // the group exists whenever a worker looks: it is a member
 	os.Add(kadm.Offset{Topic: cfg.Topics.Input, Partition: 1, At: 3, LeaderEpoch: -1})
 	require.NoError(t, a.Kadm().CommitAllOffsets(ctx, cfg.Group, os))
@@ -45,7 +78,7 @@ func setup(t *testing.T) *bundle {
 // open is a worker's transaction left open: events produced, offset of partition 0 sent.
 func (b *bundle) open(t *testing.T, worker string, offset int64, sources ...string) *kgo.Client {
 	t.Helper()
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.cfg.Kafka.Brokers), kgo.TransactionalID(b.cfg.TransactionalID(worker)),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.TransactionalID(b.cfg.TransactionalID(worker)),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxVersions(kversion.V3_7_0())) // before KIP-890, as librdkafka speaks it
 	require.NoError(t, err)
 	t.Cleanup(cl.Close)
@@ -107,7 +140,7 @@ func TestFenceAbsent(t *testing.T) {
 // A live member is never fenced: it may have lost one partition and still own others.
 func TestFenceLeavesMembers(t *testing.T) {
 	b := setup(t)
-	member, err := kgo.NewClient(kgo.SeedBrokers(b.cfg.Kafka.Brokers), kgo.ConsumerGroup(b.cfg.Group), kgo.InstanceID("alive"),
+	member, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(brokers, ",")...), kgo.ConsumerGroup(b.cfg.Group), kgo.InstanceID("alive"),
 		kgo.ConsumeTopics(b.cfg.Topics.Input))
 	require.NoError(t, err)
 	t.Cleanup(member.Close)

@@ -206,7 +206,7 @@ func (b *bundle) reset(p int32, at int64, metadata string) {
 func (b *bundle) audit(settled bool) *audit.Report {
 	b.t.Helper()
 	r, err := audit.Run(b.ctx, audit.Options{
-		Brokers: []string{b.cfg.Kafka.Brokers}, DSN: b.cfg.Postgres.DSN, RegistryURL: b.cfg.Registry.URL, Group: b.cfg.Group,
+		Brokers: strings.Split(b.cfg.Kafka.Brokers, ","), DSN: b.cfg.Postgres.DSN, RegistryURL: b.cfg.Registry.URL, Group: b.cfg.Group,
 		Input: b.cfg.Topics.Input, Output: b.cfg.Topics.Output, DLQ: b.cfg.Topics.DLQ, Settled: settled,
 	})
 	require.NoError(b.t, err)

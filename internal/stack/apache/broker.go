@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/stack/child"
 	"github.com/exactly-pipeline/exactly/internal/stack/jvm"
@@ -22,6 +23,7 @@ import (
 const (
 	stopTimeout       = 20 * time.Second // of a broker that can hand over
 	quorumLostTimeout = 2 * time.Second  // of one that has nobody to hand over to
+	reviveAfter       = 5 * time.Second  // so that the others have noticed that it is gone
 )
 
 // Broker is one broker of a cluster. Its methods may be called from several goroutines.
@@ -33,8 +35,9 @@ type Broker struct {
 	log      string // what it writes
 	failed   func(error)
 
-	mu   sync.Mutex // one start or end at a time
-	proc *child.Process
+	mu     sync.Mutex // one start or end at a time
+	proc   *child.Process
+	closed bool // the cluster ends: nothing is started any more
 }
 
 func newBroker(o *Options, programs *jvm.Programs, id int, failed func(error)) *Broker {
@@ -62,6 +65,12 @@ func (b *Broker) LogFile() string { return b.log }
 func (b *Broker) launch(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return errors.New("the cluster has ended")
+	}
+	if b.proc != nil && b.proc.Running() {
+		return fmt.Errorf("kafka broker %d runs", b.id)
+	}
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return err
 	}
@@ -88,8 +97,32 @@ func (b *Broker) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.proc.OnFailure(func(err error) { b.failed(fmt.Errorf("kafka broker %d: %w", b.id, err)) })
+	b.proc.OnFailure(b.ended)
 	return os.WriteFile(pidFile, []byte(strconv.Itoa(b.proc.PID())+"\n"), 0o600)
+}
+
+// ended deals with a broker that nobody here has ended.
+func (b *Broker) ended(err error) {
+	err = fmt.Errorf("kafka broker %d: %w", b.id, err)
+	if !b.opt.Revive || b.opt.Brokers == 1 {
+		b.failed(err)
+		return
+	}
+	b.opt.Log.Warn("a broker ended; it is started again", zap.Duration("in", reviveAfter), zap.Error(err))
+	time.AfterFunc(reviveAfter, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := b.launch(ctx); err != nil {
+			b.opt.Log.Warn("the broker was not started again", zap.Int("broker", b.id), zap.Error(err))
+		}
+	})
+}
+
+// close has the broker never started again.
+func (b *Broker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
 }
 
 func (b *Broker) start(cmd *exec.Cmd) (*child.Process, error) {
@@ -123,9 +156,6 @@ func (b *Broker) format(ctx context.Context, file string) error {
 // Start starts a broker that was killed or stopped, on the same ports and data, and returns when it serves clients. It may still be
 // catching up: see Cluster.AwaitInSync.
 func (b *Broker) Start(ctx context.Context) error {
-	if b.Running() {
-		return fmt.Errorf("kafka broker %d runs", b.id)
-	}
 	if err := b.launch(ctx); err != nil {
 		return fmt.Errorf("start kafka broker %d: %w", b.id, err)
 	}

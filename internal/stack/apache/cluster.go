@@ -170,6 +170,9 @@ func (c *Cluster) Addrs(listener string) string {
 // Stop ends the brokers, each handing over what it leads, and returns when all are gone.
 func (c *Cluster) Stop() error {
 	c.cl.Close()
+	for _, b := range c.brokers {
+		b.close()
+	}
 	// The last ones have no quorum left to hand over to, and would wait for one for minutes: they are killed. Their logs are recovered at
 	// the next start, as after any crash.
 	var forced []string
@@ -195,6 +198,7 @@ func (c *Cluster) kill() {
 		c.cl.Close()
 	}
 	for _, b := range c.brokers {
+		b.close()
 		b.Kill()
 	}
 }

@@ -24,6 +24,8 @@ type Options struct {
 	Env        []string                           // further NAME=value of every broker's environment
 	Format     []string                           // further arguments of `kafka-storage format`, which only a first start runs: --add-scram …
 
+	Revive bool // start a broker that ends by itself again, where there are several, instead of reporting a failure
+
 	Dir       string      // where everything is kept, below broker-N; there already
 	ClusterID string      // 16 bytes in unpadded URL-safe base 64
 	Ports     *Ports      // those of the last start, kept where still free; changed to the present ones
