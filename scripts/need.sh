@@ -1,10 +1,11 @@
 #!/bin/sh
-# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make)
+# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn)
 # Nothing but the shell's own commands: it must work where everything else is missing.
 set -u
 exec >&2
 
 go_major=1 go_minor=26
+java_major=17
 
 # The first package manager there is decides which command is shown; all of them if there is none.
 manager=
@@ -67,10 +68,40 @@ need_cc() {
 	install "gcc libc6-dev" gcc gcc
 }
 
+need_java() {
+	java=java
+	if [ -n "${JAVA_HOME:-}" ] && [ -x "$JAVA_HOME/bin/java" ]; then
+		java=$JAVA_HOME/bin/java
+	fi
+	if ! command -v "$java" >/dev/null 2>&1; then
+		miss "Java $java_major or newer (Apache Kafka and the schema registry run on it)"
+		install openjdk-17-jre-headless java-17-openjdk-headless openjdk@17
+		return
+	fi
+	have=$("$java" -version 2>&1) || have=
+	number=${have#*version \"}
+	major=${number%%[!0-9]*}
+	case $major in
+	'' | *[!0-9]*) major=0 ;;
+	esac
+	if [ "$major" -lt "$java_major" ]; then
+		miss "Java $java_major or newer ($java is ${have%%
+*})"
+		install openjdk-17-jre-headless java-17-openjdk-headless openjdk@17
+	fi
+}
+
 for tool in "$@"; do
 	case $tool in
 	go) need_go ;;
 	cc) need_cc ;;
+	java) need_java ;;
+	mvn)
+		if ! command -v mvn >/dev/null 2>&1; then
+			miss "Maven (it fetches Apache Kafka and the schema registry, once)"
+			install maven maven maven
+		fi
+		;;
 	make)
 		if ! command -v make >/dev/null 2>&1; then
 			miss make
@@ -78,7 +109,7 @@ for tool in "$@"; do
 		fi
 		;;
 	*)
-		echo "need.sh: $tool: must be go, cc or make" >&2
+		echo "need.sh: $tool: must be go, cc, make, java or mvn" >&2
 		exit 2
 		;;
 	esac

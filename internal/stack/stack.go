@@ -136,6 +136,13 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 
 // start starts the parts side by side: each waits for itself most of the time.
 func (s *Stack) start(ctx context.Context) error {
+	var programs *jvm.Programs
+	if s.opt.Kind == Kafka && s.opt.Only&(Broker|Registry) != 0 {
+		var err error
+		if programs, err = jvm.Find(ctx, func(what string) { s.opt.Log.Info(what) }); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	part := func(p Parts, what string, start func() error) {
 		if s.opt.Only&p == 0 {
@@ -162,13 +169,6 @@ func (s *Stack) start(ctx context.Context) error {
 			return err
 		})
 		return g.Wait()
-	}
-	if s.opt.Only&(Broker|Registry) == 0 {
-		return g.Wait()
-	}
-	programs, err := jvm.Find(ctx, func(what string) { s.opt.Log.Info(what) })
-	if err != nil {
-		return errors.Join(err, g.Wait())
 	}
 	part(Broker, "kafka", func() (err error) {
 		o := s.opt.Apache

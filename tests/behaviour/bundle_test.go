@@ -51,6 +51,12 @@ var worlds atomic.Int64
 func setup(t *testing.T, with ...string) *bundle {
 	t.Helper()
 	t.Parallel()
+	return world(t, with...)
+}
+
+// world is setup for a test that wants the stack to itself.
+func world(t *testing.T, with ...string) *bundle {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	t.Cleanup(cancel)
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_") + fmt.Sprint("_", worlds.Add(1))

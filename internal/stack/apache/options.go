@@ -185,7 +185,7 @@ func (o *Options) properties(broker int, data string) map[string]string {
 func render(p map[string]string) (string, error) {
 	var b strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(p)) {
-		if strings.ContainsAny(k, "\r\n:= ") || k == "" {
+		if strings.ContainsAny(k, "\r\n:= \\") || k == "" {
 			return "", errors.New("server property " + strconv.Quote(k) + ": no name of one")
 		}
 		v := strings.ReplaceAll(p[k], `\`, `\\`)
