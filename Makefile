@@ -15,10 +15,13 @@ TEST_TIMEOUT := 30m
 TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
 PACKAGES     := ./...
 
-.PHONY: help build demo test race lint bench clean need
+# What runs on the stack that TEST_STACK asks for.
+STACK_PACKAGES := ./tests/behaviour ./internal/offsets ./internal/admin ./audit
+
+.PHONY: help build demo test race e2e lint bench clean need
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: need ## build bin/exactly
 	go build -ldflags '$(LDFLAGS)' -o bin/exactly ./cmd/exactly
@@ -33,12 +36,17 @@ test: need ## all tests, and how many ran on which stack
 race: need ## the same under the race detector
 	go run ./internal/testcount -race $(TEST_FLAGS) $(PACKAGES)
 
+e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, and brokers killed (Java 17, Maven)
+	@sh scripts/need.sh java mvn
+	TEST_STACK=kafka go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
+	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e $(STACK_PACKAGES) ./tests/e2e
+
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi
 	go vet ./...
-	go vet -tags failpoints ./...
+	go vet -tags failpoints,e2e ./...
 	go run $(STATICCHECK) ./...
-	go run $(STATICCHECK) -tags failpoints ./...
+	go run $(STATICCHECK) -tags failpoints,e2e ./...
 	go test ./tests/house
 
 bench: need ## what it does in a second, on this machine
