@@ -36,6 +36,7 @@ type world struct {
 	looks       int
 	renewHook   func(ctx context.Context) error
 	replaced    bool
+	storeAway   bool // as far as it is asked who we are
 	left        bool
 }
 

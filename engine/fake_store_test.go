@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -118,6 +119,9 @@ func (s fakeStore) Gap(_ context.Context, p int32, from, to int64, limit int) ([
 func (s fakeStore) Incarnation(context.Context) (bool, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
+	if s.w.storeAway {
+		return false, errors.New("connection refused")
+	}
 	return !s.w.replaced, nil
 }
 

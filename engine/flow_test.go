@@ -301,8 +301,9 @@ func TestFatalWhileCapturing(t *testing.T) {
 		})
 		b.assign("g1", 0)
 		synctest.Wait()
+		b.lock(func() { b.replaced = true })
 		b.source.errs <- fatal
-		b.ended(fatal)
+		b.ended(ErrReplaced)
 	})
 }
 

@@ -273,22 +273,6 @@ func TestGuard8Replaced(t *testing.T) {
 	})
 }
 
-func TestFatalConsumer(t *testing.T) {
-	fatal := &FatalError{errors.New("fenced by group.instance.id")}
-	run(t, newWorld(1, 100), nil, func(b *bundle) {
-		b.assign("g1", 0)
-		b.settled()
-		b.source.errs <- fatal
-		b.ended(fatal)
-	})
-	run(t, newWorld(1, 100), nil, func(b *bundle) {
-		b.assign("g1", 0)
-		b.lock(func() { b.replaced = true })
-		b.source.errs <- fatal
-		b.ended(ErrReplaced)
-	})
-}
-
 // Guards 9 and 11: a capture's outcome is unknown. All that is in memory is dropped, what was captured is drained from the outbox.
 func TestGuard9UnknownCapture(t *testing.T) {
 	for _, written := range []bool{false, true} {

@@ -43,8 +43,7 @@ func (w *Worker) handle(e any) {
 	case evForce:
 		if !w.closing {
 			w.log.Warn("stop timeout: what is captured and not yet published is left to the next owner")
-			w.closing = true
-			w.poll.close()
+			w.close()
 		}
 	case evAll:
 		for _, one := range e {
@@ -60,6 +59,10 @@ func (w *Worker) handle(e any) {
 // rebalance applies what the group has decided. The stamp is renewed here and nowhere else: it stands for what is owned now, and what
 // is no longer owned leaves the queue before the callback returns.
 func (w *Worker) rebalance(e evRebalance) {
+	if e.membership != w.membership { // of one that has ended: all it had is lost already
+		close(e.done)
+		return
+	}
 	if w.stamp == nil || !guard.Off(guard.StampedAnew) {
 		w.stamp = e.stamp
 	}

@@ -3,6 +3,7 @@ package engine
 // Messages to run, besides Event's own.
 type (
 	evRebalance struct {
+		membership int
 		kind       EventKind // assigned, revoked, lost
 		partitions []int32
 		stamp      Stamp
@@ -50,10 +51,13 @@ type (
 )
 
 // listener carries rebalances from the poll goroutine to run, and holds the poll until they are dealt with.
-type listener struct{ w *Worker }
+type listener struct {
+	w          *Worker
+	membership int
+}
 
 func (l *listener) tell(k EventKind, parts []int32, s Stamp) {
-	e := evRebalance{k, parts, s, make(chan struct{})}
+	e := evRebalance{l.membership, k, parts, s, make(chan struct{})}
 	l.w.send(e)
 	l.w.await(e.done)
 }

@@ -72,6 +72,7 @@ func (p *poller) close() {
 	p.mu.Unlock()
 }
 
+// run polls until it is closed, or the source ends the membership.
 func (p *poller) run() error {
 	for {
 		sought, closed := p.obey()
@@ -81,7 +82,7 @@ func (p *poller) run() error {
 		buf, err := p.src.Poll(p.buf, pollRecords, pollWait)
 		if err != nil {
 			if fatal := p.trouble(err); fatal != nil {
-				return errors.Join(fatal, p.src.Close())
+				return fatal // the source is left to be closed: that may take long
 			}
 		}
 		if len(buf) > 0 || len(sought) > 0 {

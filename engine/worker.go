@@ -3,8 +3,6 @@ package engine
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -69,6 +67,11 @@ type Worker struct {
 	buffered                         int // bytes read and not yet prepared
 	inFlight                         int // bytes prepared and not yet published
 
+	joined      bool // there is a membership, and poll's goroutine
+	membership  int  // how many there were: what an old one tells is for nobody
+	memberships int  // in a row that ended soon
+	pollEnded   chan error
+
 	looks, scans coalescer
 	stopping     bool
 	closing      bool
@@ -116,7 +119,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Rand = newRand()
 	}
 	w := &Worker{
-		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{},
+		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{}, pollEnded: make(chan error, 1),
 		prep: &preparer{h: cfg.Handler, tables: cfg.Handler.Tables(), shape: &cfg.Shape, sourceID: cfg.SourceID},
 	}
 	w.looks = coalescer{run: w.look}
@@ -137,20 +140,18 @@ func (w *Worker) run(ctx context.Context) error {
 		w.beside.Wait()
 		w.cfg.Publisher.Close()
 	}()
-	src, err := w.cfg.Source(&listener{w})
-	if err != nil {
-		return fmt.Errorf("join the group: %w", err)
+	if err := w.join(); err != nil {
+		return err
 	}
-	w.poll = newPoller(src, w)
-	pollEnded := make(chan error, 1)
-	go func() { pollEnded <- w.poll.run() }()
 	w.after(w.cfg.CheckEvery, evCheck{})
 	done := ctx.Done()
 	for {
 		w.pump()
 		if w.stopping && !w.closing && w.idle() {
-			w.closing = true
-			w.poll.close()
+			w.close()
+		}
+		if w.closing && !w.joined {
+			return w.ended(nil)
 		}
 		chunks := w.poll.chunks
 		if w.buffered >= w.cfg.MaxInFlight {
@@ -166,13 +167,16 @@ func (w *Worker) run(ctx context.Context) error {
 			w.stopping = true
 			w.after(w.cfg.StopTimeout, evForce{})
 			w.log.Info("stopping: finishing what is captured", zap.Int("queued_batches", len(w.queue)))
-		case err := <-pollEnded:
-			return w.ended(err)
+		case err := <-w.pollEnded:
+			if !isFatal(err) {
+				return w.ended(err)
+			}
+			w.membershipEnded(err)
 		}
 		if w.err != nil && !w.closing {
 			w.log.Error("worker ends", zap.Error(w.err))
-			w.closing, w.stopping = true, true
-			w.poll.close()
+			w.stopping = true
+			w.close()
 		}
 	}
 }
@@ -210,14 +214,10 @@ func (w *Worker) ended(err error) error {
 			w.published(e)
 		}
 	}
-	if w.err == nil && err != nil {
-		var fatal *FatalError
-		if errors.As(err, &fatal) && w.replaced() {
-			err = ErrReplaced
-		}
+	if w.err == nil {
 		w.err = err
 	}
-	if w.cfg.Leave && w.err == nil {
+	if w.cfg.Leave && w.err == nil && w.joined {
 		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
 		defer cancel()
 		if err := w.cfg.Group.Leave(ctx); err != nil {
