@@ -16,6 +16,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/schema"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -125,8 +126,17 @@ func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 	return did, a.AwaitTopics(ctx, c.Topics.Input, c.Topics.Output, c.Topics.DLQ)
 }
 
+// Registry is a client of the schema registry, secured as the settings say.
+func Registry(c *config.Config) (*schema.Registry, error) {
+	transport, err := security.Registry(&c.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return schema.NewRegistry(c.Registry.URL, transport)
+}
+
 func schemas(ctx context.Context, c *config.Config) ([]string, error) {
-	reg, err := schema.NewRegistry(c.Registry.URL)
+	reg, err := Registry(c)
 	if err != nil {
 		return nil, err
 	}
