@@ -27,6 +27,7 @@ type producer struct {
 	acked  atomic.Int64
 	failed atomic.Int64
 	moved  chan struct{} // capacity 1: acknowledged or failed has grown, or err is set
+	met    atomic.Bool   // a broker has answered
 	down   atomic.Bool   // no broker can be reached; until the next acknowledgement
 	drain  sync.WaitGroup
 
@@ -170,9 +171,9 @@ func (p *producer) count() {
 }
 
 // event takes what librdkafka says of itself: only a fatal error ends anything, everything else it gets over by trying again. A
-// broker that refuses us is told at once, a refusal each, and waited for like one that is away: a password file may be corrected.
+// broker that begins to refuse us is told of, once, and waited for like one that is away: a password file may be corrected.
 func (p *producer) event(e kafka.Error) {
-	if refusal, _ := p.keeper.Event(e); refusal != nil {
+	if refusal, _ := p.keeper.Event(e); refusal != nil && p.met.Load() { // before, waitForTopic finds out
 		p.say(refusal.Error())
 	}
 	switch {

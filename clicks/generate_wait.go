@@ -19,6 +19,9 @@ const (
 	stallDown = 1500 * time.Millisecond
 )
 
+// maxGuesses is how often a broker must look as if it wanted TLS or SASL before that is believed: one that starts or stops may, too.
+const maxGuesses = 4
+
 // Registrar is what RegisterClick needs of a schema registry.
 type Registrar interface {
 	Register(ctx context.Context, subject, avsc string) (id int, created bool, err error)
@@ -41,19 +44,23 @@ func RegisterClick(ctx context.Context, r Registrar, topic, avsc string, say fun
 
 // waitForTopic waits until a broker answers for the topic. A topic that does not exist is an error, and so are brokers that refuse us.
 func (p *producer) waitForTopic(ctx context.Context, probe func(context.Context) error, say func(string)) error {
+	guesses := 0
 	return patiently(ctx, "Kafka", say, func() error {
 		if err := p.failure(); err != nil {
 			return backoff.Permanent(err)
 		}
 		md, err := p.client.GetMetadata(&p.topic, false, 2000)
 		if err != nil {
-			if probe != nil {
-				if why := probe(ctx); security.Refused(why) {
-					return backoff.Permanent(why)
-				}
+			var why *security.Error
+			if probe == nil || !errors.As(probe(ctx), &why) {
+				return p.retry(err)
 			}
-			return p.retry(err)
+			if guesses++; why.Guess && guesses < maxGuesses {
+				return why
+			}
+			return backoff.Permanent(why)
 		}
+		p.met.Store(true)
 		switch t := md.Topics[p.topic]; t.Error.Code() {
 		case kafka.ErrNoError:
 			if len(t.Partitions) == 0 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/security"
 )
@@ -76,15 +77,24 @@ func wrapArgs(c *cobra.Command) {
 	}
 }
 
-// wrapRefusals makes a command, and those below it, say of a connection that is refused who refuses it and which setting to look at.
+// roles are what a command is to Kafka, for those whose rights `exactly setup --print-acls` lists.
+var roles = map[string]acl.Role{"setup": acl.Setup, "run": acl.Worker, "offsets": acl.Worker, "generate": acl.Generate, "audit": acl.Audit}
+
+// wrapRefusals makes a command, and those below it, say of a connection that is refused, or a right that is missing, what to look at.
 func (g *globals) wrapRefusals(c *cobra.Command) {
 	if run := c.RunE; run != nil {
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			err := run(cmd, args)
-			if g.loaded == nil {
+			if err == nil || g.loaded == nil {
 				return err
 			}
-			return security.Explain(g.loaded, err)
+			err = security.Explain(g.loaded, err)
+			for c := cmd; c != nil; c = c.Parent() {
+				if role, ok := roles[c.Name()]; ok {
+					err = acl.Explain(cmd.Context(), g.loaded, role, err)
+				}
+			}
+			return err
 		}
 	}
 	for _, sub := range c.Commands() {

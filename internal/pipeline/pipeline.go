@@ -16,6 +16,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/clicks"
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/provision"
@@ -35,7 +36,7 @@ func wait(ctx context.Context, c *config.Config, log *zap.Logger, what string, f
 	said := map[string]bool{}
 	for attempt := 0; ; attempt++ {
 		once, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := security.Explain(c, f(once))
+		err := explain(once, c, f(once))
 		cancel()
 		var person errPerson
 		if err == nil || errors.As(err, &person) || ctx.Err() != nil {
@@ -124,7 +125,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 		MaxRecords: c.Batch.MaxRecords, MaxBytes: c.Batch.MaxBytes, MaxInFlight: c.Batch.MaxInFlight, DrainRecords: c.Batch.DrainRecords,
 		BackoffMax: min(5*time.Second, c.Kafka.SessionTimeout/2), StopTimeout: c.StopTimeout, Leave: c.LeaveOnStop,
 		Source: client.source,
-		Store:  store, Group: adm, Observer: obs, Log: log,
+		Store:  store, Group: explained{adm, c}, Observer: obs, Log: log,
 		Publisher: &txn.Publisher{Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log, New: client.producer},
 	})
 }
@@ -156,6 +157,13 @@ func findSource(ctx context.Context, c *config.Config, src *txn.Source) error {
 }
 
 func meetKafka(ctx context.Context, c *config.Config, adm *admin.Admin, src *txn.Source, shape *engine.Shape) error {
+	missing, err := acl.Missing(ctx, adm.Kadm(), acl.Rules(c, acl.Worker))
+	if err == nil && len(missing) > 0 { // now, not in the middle of a transaction
+		err = acl.Denied(missing, nil)
+	}
+	if err != nil {
+		return err
+	}
 	cluster, err := adm.Cluster(ctx)
 	if err != nil {
 		return err

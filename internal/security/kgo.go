@@ -96,7 +96,8 @@ func (d *dialer) secure(ctx context.Context, raw net.Conn, addr string) (net.Con
 		return nil, e
 	}
 	if errors.Is(err, io.EOF) { // Kafka takes a TLS greeting on a plaintext listener for a request of impossible size, and hangs up
-		return nil, &Error{Says: "kafka broker " + addr + " hung up in the TLS handshake: most likely it does not speak TLS there", Err: err, Guess: true,
+		// Not wrapped: franz-go takes an EOF for its own to explain.
+		return nil, &Error{Says: "kafka broker " + addr + " hung up in the TLS handshake: most likely it does not speak TLS there", Guess: true,
 			Settings: []string{"kafka.brokers", "kafka.tls.enabled"}}
 	}
 	return nil, fmt.Errorf("TLS handshake with kafka broker %s: %w", addr, err)

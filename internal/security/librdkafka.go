@@ -171,7 +171,7 @@ func (k *Keeper) Explain(err error) error {
 	text, _, _ := strings.Cut(e.Error(), " (after ")
 	switch e.Code() {
 	case kafka.ErrAuthentication, kafka.ErrSaslAuthenticationFailed:
-		r := &Error{Says: "kafka does not accept who we say we are", Err: worded{text, e}, Settings: []string{"kafka.sasl.username", inUse("kafka.sasl.password", s.PasswordFile)}}
+		r := &Error{Says: "kafka does not accept who we say we are", Err: worded{text, e}, Settings: []string{"kafka.sasl.mechanism", "kafka.sasl.username", inUse("kafka.sasl.password", s.PasswordFile)}}
 		if s.Mechanism == config.OAuthBearer {
 			r.Settings = []string{"kafka.sasl.token_url", "kafka.sasl.client_id", inUse("kafka.sasl.client_secret", s.ClientSecretFile)}
 		}
