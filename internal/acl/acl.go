@@ -76,7 +76,7 @@ func Rules(c *config.Config, r Role) []Rule {
 		add(Write, Topic, out, "publish")
 		add(Write, Topic, dlq, "publish dead letters")
 		add(Read, Topic, out, "find the last event of each partition where the group offset is gone")
-		add(Read, Topic, dlq, "likewise")
+		add(Read, Topic, dlq, "likewise, of dead letters")
 		add(Write, TransactionalID, c.TransactionalID(""), "publish in transactions; end those of a worker that died")
 	case Generate:
 		add(Write, Topic, in, "produce clicks")

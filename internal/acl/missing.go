@@ -102,7 +102,7 @@ func ExplainCode(ctx context.Context, c *config.Config, role Role, code int16, e
 	rules := slices.DeleteFunc(Rules(c, role), func(r Rule) bool { return r.Type != t })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	cl, cerr := kgo.NewClient(append(security.KafkaOptions(&c.Kafka), kgo.SeedBrokers(strings.Split(c.Kafka.Brokers, ",")...), kgo.RetryTimeout(5*time.Second))...)
+	cl, cerr := kgo.NewClient(clientOptions(c)...)
 	if cerr != nil {
 		return Denied(rules, err)
 	}
@@ -111,4 +111,8 @@ func ExplainCode(ctx context.Context, c *config.Config, role Role, code int16, e
 		rules = missing
 	}
 	return Denied(rules, err)
+}
+
+func clientOptions(c *config.Config) []kgo.Opt {
+	return append(security.KafkaOptions(&c.Kafka), kgo.SeedBrokers(strings.Split(c.Kafka.Brokers, ",")...), kgo.RetryTimeout(5*time.Second))
 }

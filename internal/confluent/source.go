@@ -162,7 +162,7 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			if refusal, mine := s.keeper.Event(e); mine {
 				return buf, refusal
 			}
-			return buf, s.denied(e)
+			return buf, s.denied(s.keeper.Explain(e))
 		case kafka.OAuthBearerTokenRefresh:
 			s.keeper.Event(e)
 		}

@@ -61,16 +61,19 @@ type Keeper struct {
 	beside sync.WaitGroup
 
 	password string // the client has it; look's own
+	every    time.Duration
 
 	mu      sync.Mutex
 	stopped bool
-	said    map[string]bool // since it last worked
-	refused atomic.Bool     // there is something in said
+	said    map[kafka.ErrorCode]bool // since it last worked
+	refused atomic.Bool              // there is something in said
 }
 
 // Keep begins to look after a client's credentials. Stop must come before the client's Close.
-func Keep(k *config.Kafka, cl Client) *Keeper {
-	kp := &Keeper{k: k, cl: cl, tokens: &tokens{sasl: &k.SASL}, said: map[string]bool{}}
+func Keep(k *config.Kafka, cl Client) *Keeper { return keep(k, cl, lookEvery) }
+
+func keep(k *config.Kafka, cl Client, every time.Duration) *Keeper {
+	kp := &Keeper{k: k, cl: cl, every: every, tokens: &tokens{sasl: &k.SASL}, said: map[kafka.ErrorCode]bool{}}
 	kp.ctx, kp.end = context.WithCancel(context.Background())
 	if s := &k.SASL; s.Mechanism != "" && s.Mechanism != config.OAuthBearer && s.PasswordFile != "" {
 		kp.password, _ = s.GetPassword() // an error now is one at the next look, too
@@ -89,7 +92,7 @@ func (k *Keeper) Stop() {
 }
 
 func (k *Keeper) look() {
-	t := time.NewTicker(lookEvery)
+	t := time.NewTicker(k.every)
 	defer t.Stop()
 	for {
 		select {
@@ -120,7 +123,7 @@ func (k *Keeper) Event(e kafka.Event) (refusal error, mine bool) {
 		return nil, true
 	case kafka.Error:
 		if err := k.Explain(e); Refused(err) {
-			return k.once(err), true
+			return k.once(e.Code(), err), true
 		}
 		return nil, e.Code() == kafka.ErrAllBrokersDown && k.refused.Load() // the reason was said
 	}
@@ -138,13 +141,14 @@ func (k *Keeper) Works() {
 	k.refused.Store(false)
 }
 
-func (k *Keeper) once(err error) error {
+// once: librdkafka has several texts for one refusal, and each broker's has its address.
+func (k *Keeper) once(code kafka.ErrorCode, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.said[err.Error()] {
+	if k.said[code] {
 		return nil
 	}
-	k.said[err.Error()] = true
+	k.said[code] = true
 	k.refused.Store(true)
 	return err
 }
@@ -160,7 +164,7 @@ func (k *Keeper) refresh() {
 	}
 }
 
-// Explain turns librdkafka's words for a refusal into an *Error; any other error it returns as it is.
+// Explain turns librdkafka's words for a refusal into an *Error. Any other error stays what it is, in the same words each time.
 func (k *Keeper) Explain(err error) error {
 	var e kafka.Error
 	if !errors.As(err, &e) || Refused(err) {
@@ -184,7 +188,7 @@ func (k *Keeper) Explain(err error) error {
 		}
 		return r
 	}
-	return err
+	return worded{text, e}
 }
 
 // worded is an error in other words.

@@ -47,8 +47,8 @@ func (r *registry) RoundTrip(req *http.Request) (*http.Response, error) {
 		if e := handshake(err, who, "registry.tls.", "registry.url"); e != nil {
 			return nil, e
 		}
-		if errors.Is(err, http.ErrSchemeMismatch) {
-			return nil, &Error{Says: who + " does not speak TLS", Err: err, Settings: []string{"registry.url"}}
+		if errors.Is(err, io.EOF) && req.URL.Scheme == "http" {
+			return nil, &Error{Says: who + " hangs up on us: it may want https://", Err: err, Settings: []string{"registry.url"}, Guess: true}
 		}
 		return nil, err
 	}
