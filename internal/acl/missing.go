@@ -76,20 +76,14 @@ func Denied(missing []Rule, err error) error {
 	return &security.Error{Says: "kafka does not allow it: we need " + strings.Join(needs, ", ") + " (exactly setup --print-acls lists all)", Err: err}
 }
 
-// Explain makes an error that says what is not allowed of one that franz-go returned. Any other it returns as it is.
+// Explain makes an error that says what is not allowed of one that either client returned; any other it returns as it is. The brokers are
+// asked what exactly is missing, for 5 s at most; where they don't tell, it is the role's rules on that kind of resource.
 func Explain(ctx context.Context, c *config.Config, role Role, err error) error {
-	var ke *kerr.Error
-	if err == nil || errors.As(err, new(*security.Error)) || !errors.As(err, &ke) {
+	if err == nil || errors.As(err, new(*security.Error)) {
 		return err
 	}
-	return ExplainCode(ctx, c, role, ke.Code, err)
-}
-
-// ExplainCode does so for a client that has codes of Kafka's protocol and no type for each. The brokers are asked what exactly is
-// missing, for 5 s at most; where they don't tell, it is the role's rules on that kind of resource.
-func ExplainCode(ctx context.Context, c *config.Config, role Role, code int16, err error) error {
 	var t Type
-	switch code {
+	switch security.KafkaCode(err) {
 	case kerr.TopicAuthorizationFailed.Code, kerr.ClusterAuthorizationFailed.Code: // the latter: idempotent, and may write to no topic at all (KIP-679)
 		t = Topic
 	case kerr.GroupAuthorizationFailed.Code:

@@ -102,7 +102,7 @@ func (p *Producer) classify(ctx context.Context, err error) error {
 	case ke.IsRetriable():
 		class = txn.Retriable
 	}
-	return &txn.Error{Class: class, Err: acl.ExplainCode(ctx, p.cfg, acl.Worker, int16(ke.Code()), ke)}
+	return &txn.Error{Class: class, Err: acl.Explain(ctx, p.cfg, acl.Worker, ke)}
 }
 
 // Init implements txn.Producer.

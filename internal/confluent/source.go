@@ -181,7 +181,7 @@ func (s *Source) denied(err error) error {
 		return err
 	}
 	if s.lacks == nil || ke.Code() != s.lacksCode || time.Since(s.lacksAt) > deniedFor {
-		explained := acl.ExplainCode(context.Background(), s.cfg, acl.Worker, int16(ke.Code()), err)
+		explained := acl.Explain(context.Background(), s.cfg, acl.Worker, err)
 		if !security.Refused(explained) {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -93,4 +94,17 @@ func kafkaRefusal(k *config.Kafka, err error) *Error {
 			Settings: []string{"kafka.sasl.mechanism", "kafka.tls.enabled"}}
 	}
 	return nil
+}
+
+// KafkaCode is the error code of Kafka's protocol in an error of either client; 0 if there is none.
+func KafkaCode(err error) int16 {
+	var of *kerr.Error
+	var rd kafka.Error
+	switch {
+	case errors.As(err, &of):
+		return of.Code
+	case errors.As(err, &rd) && rd.Code() > 0: // below are librdkafka's own
+		return int16(rd.Code())
+	}
+	return 0
 }

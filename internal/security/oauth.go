@@ -79,7 +79,7 @@ func (t *tokens) explain(err error) error {
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) && refused.Response != nil {
 		// Its own text has the whole answer in it, whatever that is.
-		said := fmt.Errorf("%s %s %s", refused.Response.Status, refused.ErrorCode, refused.ErrorDescription)
+		said := errors.New(strings.TrimSpace(refused.Response.Status + " " + refused.ErrorCode + " " + refused.ErrorDescription))
 		if refused.Response.StatusCode >= 500 {
 			return fmt.Errorf("fetch a token for kafka: %s: %w", who, said)
 		}

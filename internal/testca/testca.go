@@ -13,10 +13,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,7 +31,6 @@ type CA struct {
 	File string // its certificate, PEM
 	Pool *x509.CertPool
 
-	t    testing.TB
 	dir  string
 	cert *x509.Certificate
 	pem  []byte
@@ -48,23 +49,33 @@ var serial atomic.Int64
 // New makes an authority, whose files go with the test. Two of them don't trust each other, though they bear the same name.
 func New(t testing.TB) *CA {
 	t.Helper()
-	ca := &CA{t: t, dir: t.TempDir()}
-	require.NoError(t, os.Chmod(ca.dir, 0o755)) // Postgres reads from it as another user
-	require.NoError(t, os.Chmod(filepath.Dir(ca.dir), 0o755))
-	ca.key = newKey(t)
+	ca, err := In(t.TempDir())
+	require.NoError(t, err)
+	return ca
+}
+
+// In makes an authority that keeps its files in dir.
+func In(dir string) (*CA, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	ca := &CA{dir: dir, key: newKey()}
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(serial.Add(1)), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, ca.key.Public(), ca.key)
-	require.NoError(t, err)
-	ca.cert, err = x509.ParseCertificate(der)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
+	if ca.cert, err = x509.ParseCertificate(der); err != nil {
+		return nil, err
+	}
 	ca.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	ca.File = ca.write("ca.pem", ca.pem, 0o644)
 	ca.Pool = x509.NewCertPool()
 	ca.Pool.AddCert(ca.cert)
-	return ca
+	return ca, nil
 }
 
 // Server is a good certificate for hosts: names or addresses; without any for localhost, 127.0.0.1 and ::1.
@@ -90,8 +101,7 @@ func (ca *CA) Client(name string) Pair { return ca.issue(name, nil, time.Now().A
 func (ca *CA) ExpiredClient(name string) Pair { return ca.issue(name, nil, time.Now().Add(-time.Hour)) }
 
 func (ca *CA) issue(name string, hosts []string, until time.Time) Pair {
-	ca.t.Helper()
-	key := newKey(ca.t)
+	key := newKey()
 	n := serial.Add(1)
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(n), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until,
@@ -104,30 +114,31 @@ func (ca *CA) issue(name string, hosts []string, until time.Time) Pair {
 			tmpl.DNSNames = append(tmpl.DNSNames, h)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key)
-	require.NoError(ca.t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(ca.t, err)
+	der := must(x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key))
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-	base := name + "-" + big.NewInt(n).String()
-	p := Pair{
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(key))})
+	base := fmt.Sprint(name, "-", n)
+	return Pair{
 		Cert: ca.write(base+".pem", certPEM, 0o644), Key: ca.write(base+".key", keyPEM, 0o600),
-		Both: ca.write(base+".all.pem", append(append(append([]byte{}, keyPEM...), certPEM...), ca.pem...), 0o600),
+		Both: ca.write(base+".all.pem", slices.Concat(keyPEM, certPEM, ca.pem), 0o600),
+		TLS:  must(tls.X509KeyPair(certPEM, keyPEM)),
 	}
-	p.TLS, err = tls.X509KeyPair(certPEM, keyPEM)
-	require.NoError(ca.t, err)
-	return p
 }
 
 func (ca *CA) write(name string, b []byte, mode os.FileMode) string {
 	path := filepath.Join(ca.dir, name)
-	require.NoError(ca.t, os.WriteFile(path, b, mode))
+	if err := os.WriteFile(path, b, mode); err != nil {
+		panic(err)
+	}
 	return path
 }
 
-func newKey(t testing.TB) crypto.Signer {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return k
+func newKey() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
+
+// must: what can fail here is a full disk.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
