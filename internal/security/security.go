@@ -69,7 +69,7 @@ func handshake(err error, who, section string, plain ...string) *Error {
 	case errors.As(err, &unknown):
 		says, settings = "the certificate of "+who+" is signed by nobody trusted here", []string{section + "ca"}
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		says = "the certificate of " + who + " has expired or is not valid yet"
+		says = "the certificate of " + who + " has expired or is not valid yet, and must be replaced there"
 	case errors.As(err, &invalid):
 		says, settings = "the certificate of "+who+" is not accepted", []string{section + "ca"}
 	case errors.As(err, &remote) && remote.Op == "remote error": // crypto/tls: an alert from the other side
