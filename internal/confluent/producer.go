@@ -10,7 +10,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
-	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -20,7 +19,6 @@ import (
 // Producer is one incarnation of the worker's transactional producer. It implements txn.Producer.
 type Producer struct {
 	p       *kafka.Producer
-	cfg     *config.Config
 	keeper  *security.Keeper
 	topics  map[string]*string
 	drained chan struct{}
@@ -65,7 +63,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{p: kp, cfg: c, keeper: security.Keep(&c.Kafka, kp), topics: map[string]*string{}, drained: make(chan struct{})}
+	p := &Producer{p: kp, keeper: security.Keep(&c.Kafka, kp), topics: map[string]*string{}, drained: make(chan struct{})}
 	go drainLogs(kp.Logs(), log)
 	go func() { // whatever comes must be taken, or Commit and Abort hang
 		defer close(p.drained)
@@ -81,8 +79,8 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	return p, nil
 }
 
-// classify is the client's error with what it leads to. A right that is missing is named.
-func (p *Producer) classify(ctx context.Context, err error) error {
+// classify is the client's error with what it leads to.
+func classify(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -102,24 +100,22 @@ func (p *Producer) classify(ctx context.Context, err error) error {
 	case ke.IsRetriable():
 		class = txn.Retriable
 	}
-	return &txn.Error{Class: class, Err: acl.Explain(ctx, p.cfg, acl.Worker, ke)}
+	return &txn.Error{Class: class, Err: ke}
 }
 
 // Init implements txn.Producer.
-func (p *Producer) Init(ctx context.Context) error { return p.done(ctx, p.p.InitTransactions(ctx)) }
+func (p *Producer) Init(ctx context.Context) error { return p.done(p.p.InitTransactions(ctx)) }
 
 // done is how a call ended that only a broker which accepts us can answer.
-func (p *Producer) done(ctx context.Context, err error) error {
+func (p *Producer) done(err error) error {
 	if err == nil {
 		p.keeper.Works()
 	}
-	return p.classify(ctx, err)
+	return classify(err)
 }
 
 // Begin implements txn.Producer.
-func (p *Producer) Begin() error {
-	return p.classify(context.Background(), p.p.BeginTransaction())
-}
+func (p *Producer) Begin() error { return classify(p.p.BeginTransaction()) }
 
 // Produce implements txn.Producer: it enqueues, waiting while the queue is full.
 func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
@@ -172,16 +168,14 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 			tps[i].LeaderEpoch = &o.LeaderEpoch
 		}
 	}
-	return p.classify(ctx, p.p.SendOffsetsToTransaction(ctx, tps, md))
+	return classify(p.p.SendOffsetsToTransaction(ctx, tps, md))
 }
 
 // Commit implements txn.Producer.
-func (p *Producer) Commit(ctx context.Context) error { return p.done(ctx, p.p.CommitTransaction(ctx)) }
+func (p *Producer) Commit(ctx context.Context) error { return p.done(p.p.CommitTransaction(ctx)) }
 
 // Abort implements txn.Producer.
-func (p *Producer) Abort(ctx context.Context) error {
-	return p.classify(ctx, p.p.AbortTransaction(ctx))
-}
+func (p *Producer) Abort(ctx context.Context) error { return classify(p.p.AbortTransaction(ctx)) }
 
 // Close implements txn.Producer.
 func (p *Producer) Close() {

@@ -6,8 +6,6 @@
 package confluent
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
-	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -25,14 +22,9 @@ import (
 type Source struct {
 	c        *kafka.Consumer
 	topic    string
-	cfg      *config.Config
 	listener engine.Listener
 	keeper   *security.Keeper
 	log      *zap.Logger
-
-	lacks     error // the last right found missing
-	lacksCode kafka.ErrorCode
-	lacksAt   time.Time
 }
 
 // NewSource joins the group under the worker's id as group.instance.id (static membership, KIP-345), cooperative-sticky (KIP-429).
@@ -76,7 +68,7 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer: %w", err)
 	}
-	s := &Source{c: kc, topic: c.Topics.Input, cfg: c, listener: l, keeper: security.Keep(&c.Kafka, kc), log: log}
+	s := &Source{c: kc, topic: c.Topics.Input, listener: l, keeper: security.Keep(&c.Kafka, kc), log: log}
 	go drainLogs(kc.Logs(), log)
 	if err := kc.SubscribeTopics([]string{c.Topics.Input}, s.rebalance); err != nil {
 		s.keeper.Stop()
@@ -151,7 +143,7 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			return buf, nil
 		case *kafka.Message:
 			if e.TopicPartition.Error != nil {
-				return buf, &engine.PartitionError{Partition: e.TopicPartition.Partition, Err: s.denied(e.TopicPartition.Error)}
+				return buf, &engine.PartitionError{Partition: e.TopicPartition.Partition, Err: e.TopicPartition.Error}
 			}
 			s.keeper.Works()
 			buf = append(buf, record(e))
@@ -162,32 +154,13 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			if refusal, mine := s.keeper.Event(e); mine {
 				return buf, refusal
 			}
-			return buf, s.denied(s.keeper.Explain(e))
+			return buf, s.keeper.Explain(e)
 		case kafka.OAuthBearerTokenRefresh:
 			s.keeper.Event(e)
 		}
 		ms = 0
 	}
 	return buf, nil
-}
-
-// deniedFor is how long an answer about rights is believed: librdkafka tells of a missing one again and again.
-const deniedFor = 30 * time.Second
-
-// denied names the right that is missing, if that is what err is about.
-func (s *Source) denied(err error) error {
-	var ke kafka.Error
-	if !errors.As(err, &ke) {
-		return err
-	}
-	if s.lacks == nil || ke.Code() != s.lacksCode || time.Since(s.lacksAt) > deniedFor {
-		explained := acl.Explain(context.Background(), s.cfg, acl.Worker, err)
-		if !security.Refused(explained) {
-			return err
-		}
-		s.lacks, s.lacksCode, s.lacksAt = explained, ke.Code(), time.Now()
-	}
-	return s.lacks
 }
 
 func record(m *kafka.Message) engine.Record {

@@ -58,7 +58,7 @@ func TestGuardedRegistry(t *testing.T) {
 		return w.with("registry.url", s.URL+path.Path, "registry.tls.ca", shared.ca.File)
 	}
 	in := at(basic).with("registry.username", "reg", "registry.password_file", w.file("reg", password("registry")))
-	p := in.through(100)
+	ps := in.through(100)
 	// The password changes: what comes next needs the new one. A schema the worker has not seen makes it ask.
 	secret.Store(password("next"))
 	in.refused("refuses us: 401 Unauthorized", "setup")
@@ -71,7 +71,7 @@ func TestGuardedRegistry(t *testing.T) {
 	fresh.stop()
 	in.generate(100)
 	in.settled(200)
-	p.stop()
+	ps.stop()
 
 	bearer := guarded(t, good.Clone(), func(r *http.Request) bool { return r.Header.Get("Authorization") == "Bearer "+password("token") })
 	token := at(bearer).with("registry.token_file", w.file("token", password("token")))

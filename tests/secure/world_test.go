@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -198,10 +199,13 @@ func (p *process) stop() {
 	require.Zero(p.w.t, p.cmd.ProcessState.ExitCode(), "%s", p.out.tail())
 }
 
-// says waits until it has written text, and requires that it runs.
-func (p *process) says(text string) {
+// says waits until it has written one of the texts.
+func (p *process) says(texts ...string) {
 	p.w.t.Helper()
-	require.Eventually(p.w.t, func() bool { return strings.Contains(p.out.String(), text) }, patience, 20*time.Millisecond, "says %q", text)
+	require.Eventually(p.w.t, func() bool {
+		out := p.out.String()
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(out, text) })
+	}, patience, 20*time.Millisecond, "says one of %q", texts)
 }
 
 func (p *process) count(text string) int { return strings.Count(p.out.String(), text) }
