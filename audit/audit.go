@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -31,14 +32,15 @@ type Options struct {
 	Output      string   // topic of enriched clicks
 	DLQ         string   // topic of dead letters
 
-	Settled     bool                              // nothing may be owed or waiting: for when all work is done
-	Partition   *int32                            // only this source partition; nil: all
-	MaxFindings int                               // findings kept with their coordinates (all are counted); 100
-	StableWait  time.Duration                     // how long the group offset may stay unstable before its last stable value is taken; 2s
-	UndecidedIn time.Duration                     // how long an open transaction may hide an event before it is called undecided; 30s
-	Workers     int                               // streams read and decoded at once, per store; the number of cores, 2 to 8
-	KafkaOpts   []kgo.Opt                         // TLS, SASL, …
-	Progress    func(stage string, records int64) // called from several goroutines; nil: nobody watches
+	Settled           bool                              // nothing may be owed or waiting: for when all work is done
+	Partition         *int32                            // only this source partition; nil: all
+	MaxFindings       int                               // findings kept with their coordinates (all are counted); 100
+	StableWait        time.Duration                     // how long the group offset may stay unstable before its last stable value is taken; 2s
+	UndecidedIn       time.Duration                     // how long an open transaction may hide an event before it is called undecided; 30s
+	Workers           int                               // streams read and decoded at once, per store; the number of cores, 2 to 8
+	KafkaOpts         []kgo.Opt                         // TLS, SASL, …
+	RegistryTransport http.RoundTripper                 // TLS, who we are, …; nil: none of it
+	Progress          func(stage string, records int64) // called from several goroutines; nil: nobody watches
 }
 
 func (o *Options) fill() error {
@@ -92,7 +94,7 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	}
 	begun := time.Now()
 	r := &run{opts: opts, hash: newHasher(), findings: newCollector(opts.MaxFindings), parts: map[int32]*partition{}, unstable: map[int32]bool{}}
-	dec, done, err := newDecoder(opts.RegistryURL)
+	dec, done, err := newDecoder(&r.opts)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/exactly-pipeline/exactly/schema"
 )
@@ -37,8 +38,12 @@ func classify(err error) error {
 	return err
 }
 
-func newDecoder(url string) (decoder, func(), error) {
-	reg, err := schema.NewRegistry(url)
+func newDecoder(o *Options) (decoder, func(), error) {
+	var transport []http.RoundTripper
+	if o.RegistryTransport != nil {
+		transport = append(transport, o.RegistryTransport)
+	}
+	reg, err := schema.NewRegistry(o.RegistryURL, transport...)
 	if err != nil {
 		return decoder{}, nil, err
 	}

@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 )
 
 // window is how many messages may be unacknowledged; it is below librdkafka's own queue limit, so that its "queue full" is never met.
@@ -16,12 +19,15 @@ const window = 100_000
 // producer is an idempotent producer that counts what is acknowledged. produce is for one goroutine; everything else for any.
 type producer struct {
 	client *kafka.Producer
+	keeper *security.Keeper
 	topic  string
+	say    func(string)
 	msg    kafka.Message // reused: librdkafka copies it
 	sent   atomic.Int64
 	acked  atomic.Int64
 	failed atomic.Int64
 	moved  chan struct{} // capacity 1: acknowledged or failed has grown, or err is set
+	met    atomic.Bool   // a broker has answered
 	down   atomic.Bool   // no broker can be reached; until the next acknowledgement
 	drain  sync.WaitGroup
 
@@ -29,7 +35,7 @@ type producer struct {
 	err error // first failure that ends the run
 }
 
-func newProducer(brokers, topic, debug string, log func(string)) (*producer, error) {
+func newProducer(brokers, topic, debug string, secure *config.Kafka, log func(string)) (*producer, error) {
 	conf := kafka.ConfigMap{
 		"bootstrap.servers":            brokers,
 		"client.id":                    "exactly-generate",
@@ -54,11 +60,14 @@ func newProducer(brokers, topic, debug string, log func(string)) (*producer, err
 	if debug != "" {
 		conf["debug"] = debug
 	}
+	if err := security.Secure(conf, secure); err != nil {
+		return nil, err
+	}
 	c, err := kafka.NewProducer(&conf)
 	if err != nil {
 		return nil, fmt.Errorf("create producer: %w", err)
 	}
-	p := &producer{client: c, topic: topic, moved: make(chan struct{}, 1)}
+	p := &producer{client: c, keeper: security.Keep(secure, c), topic: topic, say: log, moved: make(chan struct{}, 1)}
 	p.msg.TopicPartition = kafka.TopicPartition{Topic: &p.topic, Partition: kafka.PartitionAny}
 	p.drain.Add(1)
 	go p.count()
@@ -142,6 +151,8 @@ func (p *producer) count() {
 				}
 			case kafka.Error:
 				p.event(e)
+			case kafka.OAuthBearerTokenRefresh:
+				p.keeper.Event(e)
 			}
 			select {
 			case e, more = <-p.client.Events():
@@ -153,13 +164,18 @@ func (p *producer) count() {
 		p.failed.Add(failed)
 		if acked > 0 {
 			p.down.Store(false)
+			p.keeper.Works()
 		}
 		p.wake()
 	}
 }
 
-// event takes what librdkafka says of itself: only a fatal error ends anything, everything else it gets over by trying again.
+// event takes what librdkafka says of itself: only a fatal error ends anything, everything else it gets over by trying again. A
+// broker that begins to refuse us is told of, once, and waited for like one that is away: a password file may be corrected.
 func (p *producer) event(e kafka.Error) {
+	if refusal, _ := p.keeper.Event(e); refusal != nil && p.met.Load() { // before, waitForTopic finds out
+		p.say(refusal.Error())
+	}
 	switch {
 	case e.IsFatal():
 		p.fail(fmt.Errorf("produce to %s: %w", p.topic, e))
@@ -191,6 +207,7 @@ func (p *producer) failure() error {
 
 // close gives up what is not acknowledged yet.
 func (p *producer) close() {
+	p.keeper.Stop()
 	p.client.Close()
 	p.drain.Wait()
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
@@ -21,7 +22,10 @@ type GenerateConfig struct {
 	Count       int64         // clicks in all; 0: until the source ends or ctx does
 	StopTimeout time.Duration // how long, once ctx has ended, unacknowledged clicks are waited for; 0: 8 s
 	Debug       string        // librdkafka debug contexts
+	Security    *config.Kafka // TLS and SASL; nil: none
 	Say         func(string)  // told what a person should know: a broker that is away, and that it is back. May be nil
+	// Probe asks a broker for anything, while none can be reached: it explains a refusal (*security.Error) that librdkafka can't. May be nil.
+	Probe func(context.Context) error
 	// Progress is told once a second how it goes. May be nil.
 	Progress func(Generated)
 }
@@ -57,13 +61,16 @@ func Generate(ctx context.Context, cfg GenerateConfig) (Generated, error) {
 	if cfg.StopTimeout == 0 {
 		cfg.StopTimeout = 8 * time.Second
 	}
-	p, err := newProducer(cfg.Brokers, cfg.Topic, cfg.Debug, cfg.Say)
+	if cfg.Security == nil {
+		cfg.Security = &config.Kafka{}
+	}
+	p, err := newProducer(cfg.Brokers, cfg.Topic, cfg.Debug, cfg.Security, cfg.Say)
 	if err != nil {
 		return Generated{}, err
 	}
 	defer p.close()
 	r := &run{cfg: cfg, p: p, enc: schema.NewClickEncoder(cfg.SchemaID), start: time.Now()}
-	if err := p.waitForTopic(ctx, cfg.Say); err != nil {
+	if err := p.waitForTopic(ctx, cfg.Probe, cfg.Say); err != nil {
 		if ctx.Err() != nil {
 			return r.result(true), nil // nothing was sent, so nothing is owed
 		}

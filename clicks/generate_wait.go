@@ -9,6 +9,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
+
+	"github.com/exactly-pipeline/exactly/internal/security"
 )
 
 // How long clicks may wait with none acknowledged before a person is told; stallDown if librdkafka reaches no broker.
@@ -16,6 +18,9 @@ const (
 	stall     = 5 * time.Second
 	stallDown = 1500 * time.Millisecond
 )
+
+// maxGuesses is how often a broker must look as if it wanted TLS or SASL before that is believed: one that starts or stops may, too.
+const maxGuesses = 4
 
 // Registrar is what RegisterClick needs of a schema registry.
 type Registrar interface {
@@ -29,7 +34,7 @@ func RegisterClick(ctx context.Context, r Registrar, topic, avsc string, say fun
 	err = patiently(ctx, "the schema registry", say, func() error {
 		id, _, err = r.Register(ctx, subject, avsc)
 		var network net.Error // a refused, reset or timed-out connection
-		if err != nil && !errors.As(err, &network) {
+		if err != nil && (!errors.As(err, &network) || security.Refused(err)) {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -37,16 +42,25 @@ func RegisterClick(ctx context.Context, r Registrar, topic, avsc string, say fun
 	return id, err
 }
 
-// waitForTopic waits until a broker answers for the topic. A topic that does not exist is an error.
-func (p *producer) waitForTopic(ctx context.Context, say func(string)) error {
+// waitForTopic waits until a broker answers for the topic. A topic that does not exist is an error, and so are brokers that refuse us.
+func (p *producer) waitForTopic(ctx context.Context, probe func(context.Context) error, say func(string)) error {
+	guesses := 0
 	return patiently(ctx, "Kafka", say, func() error {
 		if err := p.failure(); err != nil {
 			return backoff.Permanent(err)
 		}
 		md, err := p.client.GetMetadata(&p.topic, false, 2000)
 		if err != nil {
-			return p.retry(err)
+			var why *security.Error
+			if probe == nil || !errors.As(probe(ctx), &why) {
+				return p.retry(err)
+			}
+			if guesses++; why.Guess && guesses < maxGuesses {
+				return why
+			}
+			return backoff.Permanent(why)
 		}
+		p.met.Store(true)
 		switch t := md.Topics[p.topic]; t.Error.Code() {
 		case kafka.ErrNoError:
 			if len(t.Partitions) == 0 {

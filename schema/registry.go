@@ -42,12 +42,16 @@ type Registry struct {
 }
 
 // NewRegistry prepares a client; it sends nothing yet. A user and password in the URL become basic authentication and are in no error.
-func NewRegistry(rawURL string) (*Registry, error) {
+// A transport, if one is given, carries the requests, in place of http.DefaultTransport's like.
+func NewRegistry(rawURL string, transport ...http.RoundTripper) (*Registry, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, errors.New("schema registry: the URL must be http://host:port or https://host:port")
 	}
 	h := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: requestTimeout}
+	for _, t := range transport {
+		h.Transport = t
+	}
 	opts := []sr.ClientOpt{sr.HTTPClient(h), sr.UserAgent("exactly")}
 	if u.User != nil {
 		password, _ := u.User.Password()

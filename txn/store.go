@@ -24,6 +24,7 @@ import (
 // StoreConfig is what a Store needs to know.
 type StoreConfig struct {
 	DSN         string
+	CurrentDSN  func() (string, error) // the DSN as it is now, asked at each new connection: its password may change. nil: DSN
 	Group       string
 	Worker      string
 	Build       string        // of the program, noted with the incarnation
@@ -61,6 +62,7 @@ func OpenStore(ctx context.Context, cfg StoreConfig, source Source) (*Store, err
 	s.shape(pc.ConnConfig)
 	pc.MaxConns, pc.MinConns = 4, 0
 	pc.MaxConnIdleTime = time.Minute
+	pc.BeforeConnect = s.refresh
 	pc.AfterConnect = s.meet
 	if s.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)
@@ -85,6 +87,31 @@ func (s *Store) shape(c *pgx.ConnConfig) {
 	c.RuntimeParams["timezone"] = "UTC"
 	c.ConnectTimeout = 5 * time.Second
 	c.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+}
+
+// current is the connection's settings as they are now: with the files that the DSN names, or is in, read again.
+func (s *Store) current() (*pgx.ConnConfig, error) {
+	dsn, err := s.cfg.DSN, error(nil)
+	if s.cfg.CurrentDSN != nil {
+		if dsn, err = s.cfg.CurrentDSN(); err != nil {
+			return nil, err
+		}
+	}
+	pc, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("read postgres.dsn: %w", err)
+	}
+	s.shape(pc)
+	return pc, nil
+}
+
+// refresh gives a pool's new connection the current address, password and certificates.
+func (s *Store) refresh(_ context.Context, c *pgx.ConnConfig) error {
+	now, err := s.current()
+	if err == nil {
+		c.Host, c.Port, c.User, c.Password, c.TLSConfig, c.Fallbacks = now.Host, now.Port, now.User, now.Password, now.TLSConfig, now.Fallbacks
+	}
+	return err
 }
 
 // meet compares a new session's database with that of the sessions before (guard 11).
@@ -114,11 +141,10 @@ func (s *Store) session(ctx context.Context, i int) (*pgx.Conn, error) {
 	if c != nil && !c.IsClosed() {
 		return c, nil
 	}
-	pc, err := pgx.ParseConfig(s.cfg.DSN)
+	pc, err := s.current()
 	if err != nil {
-		return nil, fmt.Errorf("read postgres.dsn: %w", err)
+		return nil, err
 	}
-	s.shape(pc)
 	c, err = pgx.ConnectConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)

@@ -28,7 +28,7 @@ func newConfig(g *globals) *cobra.Command {
 			}
 			sort.Strings(names)
 			for _, n := range names {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-26s %-40s %v\n", n, config.EnvName(n), all[n])
+				fmt.Fprintf(cmd.OutOrStdout(), "%-30s %-42s %v\n", n, config.EnvName(n), all[n])
 			}
 			return nil
 		},

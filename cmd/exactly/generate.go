@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/clicks"
+	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/provision"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
@@ -101,7 +104,7 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	}
 	defer closeSource()
 	ctx := cmd.Context()
-	registry, err := schema.NewRegistry(c.Registry.URL)
+	registry, err := provision.Registry(&c)
 	if err != nil {
 		return err
 	}
@@ -113,7 +116,8 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	if ctx.Err() == nil {
 		done, err = clicks.Generate(ctx, clicks.GenerateConfig{
 			Brokers: c.Kafka.Brokers, Topic: c.Topics.Input, SchemaID: id, Source: source, Rate: f.rate, Count: f.count,
-			StopTimeout: c.StopTimeout, Debug: c.Kafka.Debug, Say: say,
+			StopTimeout: c.StopTimeout, Debug: c.Kafka.Debug, Security: &c.Kafka, Say: say,
+			Probe: func(ctx context.Context) error { return admin.Probe(ctx, &c) },
 			Progress: func(p clicks.Generated) {
 				say(fmt.Sprintf("%.0f clicks/s, %d acknowledged, %d waiting", p.PerSecond, p.Acknowledged, p.Clicks-p.Acknowledged-p.Failed))
 			},

@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 )
 
 // version is set by the build (-ldflags "-X main.version=…").
@@ -20,6 +22,7 @@ type globals struct {
 	configFile string
 	json       bool
 	set        []string
+	loaded     *config.Config // once a command has asked for the settings
 }
 
 func newRoot() *cobra.Command {
@@ -44,6 +47,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(commands(g)...)
 	wrapArgs(root)
+	g.wrapRefusals(root)
 	return root
 }
 
@@ -73,6 +77,31 @@ func wrapArgs(c *cobra.Command) {
 	}
 }
 
+// roles are what a command is to Kafka, for those whose rights `exactly setup --print-acls` lists.
+var roles = map[string]acl.Role{"setup": acl.Setup, "run": acl.Worker, "offsets": acl.Worker, "generate": acl.Generate, "audit": acl.Audit}
+
+// wrapRefusals makes a command, and those below it, say of a connection that is refused, or a right that is missing, what to look at.
+func (g *globals) wrapRefusals(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			err := run(cmd, args)
+			if err == nil || g.loaded == nil {
+				return err
+			}
+			err = security.Explain(g.loaded, err)
+			for c := cmd; c != nil; c = c.Parent() {
+				if role, ok := roles[c.Name()]; ok {
+					err = acl.Explain(cmd.Context(), g.loaded, role, err)
+				}
+			}
+			return err
+		}
+	}
+	for _, sub := range c.Commands() {
+		g.wrapRefusals(sub)
+	}
+}
+
 // load reads the settings; what is wrong with them is a usage error.
 func (g *globals) load() (config.Config, error) {
 	flags := map[string]string{}
@@ -94,6 +123,7 @@ func (g *globals) load() (config.Config, error) {
 	if err != nil {
 		return c, usageError(err)
 	}
+	g.loaded = &c
 	return c, nil
 }
 

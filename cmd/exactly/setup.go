@@ -12,14 +12,21 @@ import (
 
 func newSetup(g *globals) *cobra.Command {
 	var accept string
+	var acls aclFlags
 	cmd := &cobra.Command{
 		Use: "setup", Short: "Make the tables, topics and schemas that are missing",
-		Long:    "Makes what is missing and says what it changed. Safe to repeat; it never deletes anything.",
-		Example: "  exactly setup",
+		Long: `Makes what is missing and says what it changed. Safe to repeat; it never deletes anything.
+
+With --print-acls it makes nothing, and prints the least rights that each command needs of Kafka, as calls of Kafka's own tool, for
+an administrator to look at and run (append --command-config FILE, the administrator's own settings).`,
+		Example: "  exactly setup\n  exactly setup --print-acls --principal User:exactly\n  exactly setup --print-acls=worker --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.load()
 			if err != nil {
 				return err
+			}
+			if acls.print != "" {
+				return g.printACLs(cmd.OutOrStdout(), &c, &acls)
 			}
 			log, err := telemetry.NewLogger(c.Log)
 			if err != nil {
@@ -30,6 +37,9 @@ func newSetup(g *globals) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&accept, "accept-recreated", "", "go on with a recreated cluster or topic as it is now, and note `REASON`")
+	cmd.Flags().StringVar(&acls.print, "print-acls", "", "print the rights that `ROLE` needs of Kafka (setup, worker, generate, audit or all) and do nothing else")
+	cmd.Flags().Lookup("print-acls").NoOptDefVal = "all"
+	cmd.Flags().StringVar(&acls.principal, "principal", "User:exactly", "with --print-acls: who is given them")
 	return cmd
 }
 

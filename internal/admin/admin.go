@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 )
 
 // Admin asks the brokers. It implements engine.Group.
@@ -40,14 +41,24 @@ func New(c *config.Config, log *zap.Logger) (*Admin, error) {
 
 // Options are the connection settings of every franz-go client.
 func Options(c *config.Config) []kgo.Opt {
-	return []kgo.Opt{
+	return append(security.KafkaOptions(&c.Kafka),
 		kgo.SeedBrokers(strings.Split(c.Kafka.Brokers, ",")...),
-		kgo.ClientID("exactly-admin-" + c.Worker.ID),
-		kgo.RequestTimeoutOverhead(5 * time.Second),
-		kgo.RetryTimeout(5 * time.Second),
-		kgo.DialTimeout(3 * time.Second),
-		kgo.MetadataMinAge(100 * time.Millisecond),
+		kgo.ClientID("exactly-admin-"+c.Worker.ID),
+		kgo.RequestTimeoutOverhead(5*time.Second),
+		kgo.RetryTimeout(5*time.Second),
+		kgo.MetadataMinAge(100*time.Millisecond),
+	)
+}
+
+// Probe asks any broker for anything. A refusal is explained (*security.Error).
+func Probe(ctx context.Context, c *config.Config) error {
+	a, err := New(c, zap.NewNop())
+	if err != nil {
+		return err
 	}
+	defer a.Close()
+	_, err = a.Cluster(ctx)
+	return security.Explain(c, err)
 }
 
 // Close ends the connections.

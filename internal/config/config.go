@@ -56,19 +56,30 @@ type Kafka struct {
 	StableTimeout      time.Duration `koanf:"stable_timeout"`      // how long a group offset may stay unstable before its last owner is fenced
 	FetchMaxBytes      int           `koanf:"fetch_max_bytes"`     // bytes prefetched by the consumer
 	Debug              string        `koanf:"debug"`               // librdkafka debug contexts
+	TLS                KafkaTLS      `koanf:"tls"`
+	SASL               SASL          `koanf:"sasl"`
 }
 
 // Postgres is how to reach the database.
 type Postgres struct {
-	DSN         string        `koanf:"dsn"`          // secret: printed without its password
-	LockTimeout time.Duration `koanf:"lock_timeout"` // how long a claim waits for a row before it ends the backend that holds it
-	Connections int           `koanf:"connections"`  // sessions that share out a capture, each partition whole on one
-	IdleTimeout time.Duration `koanf:"idle_timeout"` // idle_in_transaction_session_timeout; 0: half the session timeout
+	DSN          string        `koanf:"dsn"`           // secret: printed without its password; once loaded it is complete: see CurrentDSN
+	DSNFile      string        `koanf:"dsn_file"`      // file that holds the DSN
+	Password     Secret        `koanf:"password"`      // in place of one in the DSN
+	PasswordFile string        `koanf:"password_file"` // file that holds the password
+	LockTimeout  time.Duration `koanf:"lock_timeout"`  // how long a claim waits for a row before it ends the backend that holds it
+	Connections  int           `koanf:"connections"`   // sessions that share out a capture, each partition whole on one
+	IdleTimeout  time.Duration `koanf:"idle_timeout"`  // idle_in_transaction_session_timeout; 0: half the session timeout
 }
 
 // Registry is how to reach the schema registry (Confluent API).
 type Registry struct {
-	URL string `koanf:"url"`
+	URL          string      `koanf:"url"`
+	Username     string      `koanf:"username"` // basic authentication
+	Password     Secret      `koanf:"password"`
+	PasswordFile string      `koanf:"password_file"`
+	Token        Secret      `koanf:"token"` // bearer token
+	TokenFile    string      `koanf:"token_file"`
+	TLS          RegistryTLS `koanf:"tls"`
 }
 
 // Geo names the country database.
@@ -156,8 +167,8 @@ func (c *Config) Validate() error {
 	if c.Kafka.FetchMaxBytes < 64<<10 || c.Kafka.FetchMaxBytes > 1<<30 {
 		bad("kafka.fetch_max_bytes", "%d must be from 65536 to 1073741824", c.Kafka.FetchMaxBytes)
 	}
-	if u, err := url.Parse(c.Postgres.DSN); c.Postgres.DSN == "" || (strings.Contains(c.Postgres.DSN, "://") && (err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql"))) {
-		bad("postgres.dsn", "must be postgres://user:password@host:port/database or key=value pairs")
+	if err := checkDSN(c.Postgres.DSN); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Postgres.LockTimeout < 50*time.Millisecond || c.Postgres.LockTimeout > c.Kafka.SessionTimeout {
 		bad("postgres.lock_timeout", "%v must be from 50ms to the session timeout (%v)", c.Postgres.LockTimeout, c.Kafka.SessionTimeout)
@@ -200,7 +211,7 @@ func (c *Config) Validate() error {
 	if !oneOf(c.Log.Format, "console", "json") {
 		bad("log.format", "%q must be console or json", c.Log.Format)
 	}
-	return errors.Join(errs...)
+	return errors.Join(c.validateSecurity(errs)...)
 }
 
 // StartTime is the first start as a time: zero for earliest and latest.

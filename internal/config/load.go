@@ -2,8 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
-	"regexp"
 	"slices"
 	"sort"
 	"strings"
@@ -76,7 +74,11 @@ func Load(path string, environ []string, flags map[string]string) (Config, error
 	if err != nil {
 		return Config{}, fmt.Errorf("settings of the wrong type: %w", err)
 	}
-	if err := c.Validate(); err != nil {
+	err = c.Validate()
+	if err == nil {
+		err = c.Postgres.settle(c.Postgres.DSN != Defaults().Postgres.DSN)
+	}
+	if err != nil {
 		return Config{}, fmt.Errorf("wrong settings:\n%w", err)
 	}
 	if c.Kafka.TransactionTimeout == 0 {
@@ -106,31 +108,6 @@ func UnknownEnv(environ []string) []string {
 	}
 	sort.Strings(unknown)
 	return unknown
-}
-
-var dsnPassword = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'?|(?:\\.|\S)+)`)
-
-// RedactDSN is a Postgres DSN without its password, fit to be printed.
-func RedactDSN(dsn string) string {
-	if strings.Contains(dsn, "://") {
-		return redactURL(dsn)
-	}
-	return dsnPassword.ReplaceAllString(dsn, "${1}xxxxx")
-}
-
-func redactURL(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return "(unreadable)"
-	}
-	q := u.Query()
-	for k := range q { // libpq takes the password from here, too
-		if strings.Contains(strings.ToLower(k), "password") {
-			q.Set(k, "xxxxx")
-			u.RawQuery = q.Encode()
-		}
-	}
-	return u.Redacted()
 }
 
 // Redacted is every setting's printable value by name.

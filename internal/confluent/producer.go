@@ -11,6 +11,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/outbox"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -18,6 +19,7 @@ import (
 // Producer is one incarnation of the worker's transactional producer. It implements txn.Producer.
 type Producer struct {
 	p       *kafka.Producer
+	keeper  *security.Keeper
 	topics  map[string]*string
 	drained chan struct{}
 }
@@ -54,16 +56,22 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if c.Kafka.Debug != "" {
 		m["debug"] = c.Kafka.Debug
 	}
+	if err := security.Secure(m, &c.Kafka); err != nil {
+		return nil, err
+	}
 	kp, err := kafka.NewProducer(&m)
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{})}
+	p := &Producer{p: kp, keeper: security.Keep(&c.Kafka, kp), topics: map[string]*string{}, drained: make(chan struct{})}
 	go drainLogs(kp.Logs(), log)
 	go func() { // whatever comes must be taken, or Commit and Abort hang
 		defer close(p.drained)
 		for e := range kp.Events() {
-			if err, ok := e.(kafka.Error); ok {
+			refusal, mine := p.keeper.Event(e)
+			if err, ok := e.(kafka.Error); refusal != nil {
+				log.Warn("producer", zap.Error(refusal))
+			} else if ok && !mine {
 				log.Debug("producer", zap.Error(err))
 			}
 		}
@@ -96,7 +104,15 @@ func classify(err error) error {
 }
 
 // Init implements txn.Producer.
-func (p *Producer) Init(ctx context.Context) error { return classify(p.p.InitTransactions(ctx)) }
+func (p *Producer) Init(ctx context.Context) error { return p.done(p.p.InitTransactions(ctx)) }
+
+// done is how a call ended that only a broker which accepts us can answer.
+func (p *Producer) done(err error) error {
+	if err == nil {
+		p.keeper.Works()
+	}
+	return classify(err)
+}
 
 // Begin implements txn.Producer.
 func (p *Producer) Begin() error { return classify(p.p.BeginTransaction()) }
@@ -156,13 +172,14 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 }
 
 // Commit implements txn.Producer.
-func (p *Producer) Commit(ctx context.Context) error { return classify(p.p.CommitTransaction(ctx)) }
+func (p *Producer) Commit(ctx context.Context) error { return p.done(p.p.CommitTransaction(ctx)) }
 
 // Abort implements txn.Producer.
 func (p *Producer) Abort(ctx context.Context) error { return classify(p.p.AbortTransaction(ctx)) }
 
 // Close implements txn.Producer.
 func (p *Producer) Close() {
+	p.keeper.Stop()
 	p.p.Close()
 	<-p.drained
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
@@ -22,6 +23,7 @@ type Source struct {
 	c        *kafka.Consumer
 	topic    string
 	listener engine.Listener
+	keeper   *security.Keeper
 	log      *zap.Logger
 }
 
@@ -59,13 +61,17 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 	if c.Kafka.Debug != "" {
 		m["debug"] = c.Kafka.Debug
 	}
+	if err := security.Secure(m, &c.Kafka); err != nil {
+		return nil, err
+	}
 	kc, err := kafka.NewConsumer(&m)
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer: %w", err)
 	}
-	s := &Source{c: kc, topic: c.Topics.Input, listener: l, log: log}
+	s := &Source{c: kc, topic: c.Topics.Input, listener: l, keeper: security.Keep(&c.Kafka, kc), log: log}
 	go drainLogs(kc.Logs(), log)
 	if err := kc.SubscribeTopics([]string{c.Topics.Input}, s.rebalance); err != nil {
+		s.keeper.Stop()
 		_ = kc.Close()
 		return nil, fmt.Errorf("subscribe to %s: %w", c.Topics.Input, err)
 	}
@@ -139,12 +145,18 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			if e.TopicPartition.Error != nil {
 				return buf, &engine.PartitionError{Partition: e.TopicPartition.Partition, Err: e.TopicPartition.Error}
 			}
+			s.keeper.Works()
 			buf = append(buf, record(e))
 		case kafka.Error:
 			if e.IsFatal() || e.Code() == kafka.ErrFencedInstanceID {
 				return buf, &engine.FatalError{Err: e}
 			}
-			return buf, e
+			if refusal, mine := s.keeper.Event(e); mine {
+				return buf, refusal
+			}
+			return buf, s.keeper.Explain(e)
+		case kafka.OAuthBearerTokenRefresh:
+			s.keeper.Event(e)
 		}
 		ms = 0
 	}
@@ -207,6 +219,7 @@ const closeTimeout = 5 * time.Second
 
 // Close implements engine.Source. A static member sends no LeaveGroup: engine.Group.Leave does, where it is meant.
 func (s *Source) Close() error {
+	s.keeper.Stop()
 	done := make(chan error, 1)
 	go func() { done <- s.c.Close() }()
 	t := time.NewTimer(closeTimeout)

@@ -19,6 +19,10 @@ type client struct {
 // newClient chooses by the setting. maxMessage is the smallest max.message.bytes of the output topics, 0 if unknown; librdkafka leaves
 // the limit to the broker.
 func newClient(c *config.Config, maxMessage int, log *zap.Logger) client {
+	return chooseClient(c, maxMessage, log).explained(c)
+}
+
+func chooseClient(c *config.Config, maxMessage int, log *zap.Logger) client {
 	if c.Kafka.Client == "franz" {
 		return client{
 			source:   func(l engine.Listener) (engine.Source, error) { return franz.NewSource(c, l, log) },

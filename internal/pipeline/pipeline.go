@@ -16,9 +16,11 @@ import (
 
 	"github.com/exactly-pipeline/exactly/clicks"
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/provision"
+	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/schema"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -29,23 +31,26 @@ type errPerson struct{ error }
 
 func (e errPerson) Unwrap() error { return e.error }
 
-// wait tries f until it works, with back-off; what is away is said once.
-func wait(ctx context.Context, log *zap.Logger, what string, f func(context.Context) error) error {
-	said := false
+// wait tries f until it works, with back-off. What is away is said once, and so is each refusal: somebody may mend it meanwhile.
+func wait(ctx context.Context, c *config.Config, log *zap.Logger, what string, f func(context.Context) error) error {
+	said := map[string]bool{}
 	for attempt := 0; ; attempt++ {
-		c, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := f(c)
+		once, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := explain(once, c, f(once))
 		cancel()
 		var person errPerson
 		if err == nil || errors.As(err, &person) || ctx.Err() != nil {
-			if err == nil && said {
+			if err == nil && len(said) > 0 {
 				log.Info(what + " is there")
 			}
 			return err
 		}
-		if !said {
+		if refused, text := security.Refused(err), err.Error(); refused && !said[text] {
+			log.Error(what+" can't be used: trying on until somebody mends it", zap.Error(err))
+			said[text] = true
+		} else if len(said) == 0 {
 			log.Warn(what+" is away: waiting for it", zap.Error(err))
-			said = true
+			said["away"] = true
 		}
 		d := min(100*time.Millisecond<<min(attempt, 6), 5*time.Second)
 		select {
@@ -67,7 +72,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 		return err
 	}
 	defer adm.Close()
-	reg, err := schema.NewRegistry(c.Registry.URL)
+	reg, err := provision.Registry(c)
 	if err != nil {
 		return err
 	}
@@ -87,7 +92,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 			return err
 		}},
 	} {
-		if err = wait(ctx, log, step.what, step.do); err != nil {
+		if err = wait(ctx, c, log, step.what, step.do); err != nil {
 			break
 		}
 	}
@@ -100,9 +105,9 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 	handler := clicks.NewHandler(c.Topics.Output, schema.NewClickDecoder(reg), schema.NewEnrichedEncoder(schemaID), geo)
 
 	var store *txn.Store
-	err = wait(ctx, log, "postgres", func(ctx context.Context) (err error) {
+	err = wait(ctx, c, log, "postgres", func(ctx context.Context) (err error) {
 		store, err = txn.OpenStore(context.WithoutCancel(ctx), txn.StoreConfig{
-			DSN: c.Postgres.DSN, Group: c.Group, Worker: c.Worker.ID, Build: build, LockTimeout: c.Postgres.LockTimeout,
+			DSN: c.Postgres.DSN, CurrentDSN: c.Postgres.CurrentDSN, Group: c.Group, Worker: c.Worker.ID, Build: build, LockTimeout: c.Postgres.LockTimeout,
 			IdleTimeout: c.Postgres.IdleTimeout, Connections: c.Postgres.Connections, Tables: handler.Tables(), Log: log,
 		}, src)
 		return err
@@ -111,7 +116,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 		return err
 	}
 	defer store.Close()
-	go partitionsAhead(ctx, c.Postgres.DSN, log)
+	go partitionsAhead(ctx, c, log)
 
 	client := newClient(c, adm.MaxMessageBytes(ctx), log)
 	log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
@@ -120,13 +125,17 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 		MaxRecords: c.Batch.MaxRecords, MaxBytes: c.Batch.MaxBytes, MaxInFlight: c.Batch.MaxInFlight, DrainRecords: c.Batch.DrainRecords,
 		BackoffMax: min(5*time.Second, c.Kafka.SessionTimeout/2), StopTimeout: c.StopTimeout, Leave: c.LeaveOnStop,
 		Source: client.source,
-		Store:  store, Group: adm, Observer: obs, Log: log,
+		Store:  store, Group: explained{adm, c}, Observer: obs, Log: log,
 		Publisher: &txn.Publisher{Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log, New: client.producer},
 	})
 }
 
 func findSource(ctx context.Context, c *config.Config, src *txn.Source) error {
-	err := migrations.Check(ctx, c.Postgres.DSN)
+	dsn, err := c.Postgres.CurrentDSN()
+	if err != nil {
+		return err
+	}
+	err = migrations.Check(ctx, dsn)
 	var version *migrations.ErrVersion
 	if errors.As(err, &version) {
 		return errPerson{err}
@@ -134,7 +143,7 @@ func findSource(ctx context.Context, c *config.Config, src *txn.Source) error {
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.Connect(ctx, c.Postgres.DSN)
+	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
 		return fmt.Errorf("connect to postgres: %w", err)
 	}
@@ -148,6 +157,13 @@ func findSource(ctx context.Context, c *config.Config, src *txn.Source) error {
 }
 
 func meetKafka(ctx context.Context, c *config.Config, adm *admin.Admin, src *txn.Source, shape *engine.Shape) error {
+	missing, err := acl.Missing(ctx, adm.Kadm(), acl.Rules(c, acl.Worker))
+	if err == nil && len(missing) > 0 { // now, not in the middle of a transaction
+		err = acl.Denied(missing, nil)
+	}
+	if err != nil {
+		return err
+	}
 	cluster, err := adm.Cluster(ctx)
 	if err != nil {
 		return err
@@ -171,11 +187,15 @@ func meetKafka(ctx context.Context, c *config.Config, adm *admin.Admin, src *txn
 }
 
 // partitionsAhead makes the coming days' time partitions, so that captures never land in the default one.
-func partitionsAhead(ctx context.Context, dsn string, log *zap.Logger) {
+func partitionsAhead(ctx context.Context, c *config.Config, log *zap.Logger) {
 	t := time.NewTicker(time.Hour)
 	defer t.Stop()
 	for {
-		if _, err := provision.TimePartitions(ctx, dsn); err != nil && ctx.Err() == nil {
+		dsn, err := c.Postgres.CurrentDSN()
+		if err == nil {
+			_, err = provision.TimePartitions(ctx, dsn)
+		}
+		if err != nil && ctx.Err() == nil {
 			log.Warn("could not make the coming days' time partitions", zap.Error(err))
 		}
 		select {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/schema"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -100,12 +101,20 @@ func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 	if rf == 0 {
 		rf = int16(min(3, len(brokers)))
 	}
+	// Those that are there are not created again to see that they are: it takes the right to create topics.
+	there, err := adm.ListTopics(ctx, c.Topics.Input, c.Topics.Output, c.Topics.DLQ)
+	if err != nil {
+		return nil, fmt.Errorf("ask kafka for the topics: %w", err)
+	}
 	day := 24 * time.Hour
 	var did []string
 	for _, t := range []struct {
 		name      string
 		retention time.Duration
 	}{{c.Topics.Input, 7 * day}, {c.Topics.Output, 7 * day}, {c.Topics.DLQ, 30 * day}} {
+		if there.Has(t.name) {
+			continue
+		}
 		ms := fmt.Sprint(t.retention.Milliseconds())
 		del, create := "delete", "CreateTime"
 		res, err := adm.CreateTopic(ctx, int32(c.Topics.Partitions), rf, map[string]*string{
@@ -125,8 +134,17 @@ func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 	return did, a.AwaitTopics(ctx, c.Topics.Input, c.Topics.Output, c.Topics.DLQ)
 }
 
+// Registry is a client of the schema registry, secured as the settings say.
+func Registry(c *config.Config) (*schema.Registry, error) {
+	transport, err := security.Registry(&c.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return schema.NewRegistry(c.Registry.URL, transport)
+}
+
 func schemas(ctx context.Context, c *config.Config) ([]string, error) {
-	reg, err := schema.NewRegistry(c.Registry.URL)
+	reg, err := Registry(c)
 	if err != nil {
 		return nil, err
 	}

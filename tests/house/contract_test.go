@@ -112,10 +112,14 @@ func TestDefaultSettingsFile(t *testing.T) {
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	said := map[string]bool{}
-	section := ""
+	section, sub := "", ""
 	for _, line := range strings.Split(string(b), "\n") {
 		if m := regexp.MustCompile(`^(?:# )?([a-z_]+):\s*(#.*)?$`).FindStringSubmatch(line); m != nil {
-			section = m[1] + "."
+			section, sub = m[1]+".", ""
+		} else if m := regexp.MustCompile(`^  ([a-z_]+):\s*(#.*)?$`).FindStringSubmatch(line); m != nil {
+			sub = m[1] + "."
+		} else if m := regexp.MustCompile(`^    ([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
+			said[section+sub+m[1]] = true
 		} else if m := regexp.MustCompile(`^([a-z_]+): \S`).FindStringSubmatch(line); m != nil {
 			said[m[1]] = true
 		} else if m := regexp.MustCompile(`^(?:#)?   ?([a-z_]+): \S`).FindStringSubmatch(line); m != nil {

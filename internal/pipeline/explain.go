@@ -1,0 +1,130 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/acl"
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
+	"github.com/exactly-pipeline/exactly/txn"
+)
+
+// explain says of a connection that is refused, or a right that is missing, what to look at. Any other error stays as it is.
+func explain(ctx context.Context, c *config.Config, err error) error {
+	return acl.Explain(ctx, c, acl.Worker, security.Explain(c, err))
+}
+
+// explained is the client, with its refusals explained.
+func (cl client) explained(c *config.Config) client {
+	return client{
+		source: func(l engine.Listener) (engine.Source, error) {
+			s, err := cl.source(l)
+			if err != nil {
+				return nil, explain(context.Background(), c, err)
+			}
+			return &source{Source: s, c: c}, nil
+		},
+		producer: func() (txn.Producer, error) {
+			p, err := cl.producer()
+			if err != nil {
+				return nil, err
+			}
+			return producer{p, c}, nil
+		},
+	}
+}
+
+// explainedFor is how long an explanation is believed that the brokers were asked for: clients tell of one refusal again and again.
+const explainedFor = 30 * time.Second
+
+// source explains what Poll returns.
+type source struct {
+	engine.Source
+	c *config.Config
+
+	asked string // the last error that was explained, and how
+	told  error
+	at    time.Time
+}
+
+func (s *source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.Record, error) {
+	buf, err := s.Source.Poll(buf, n, wait)
+	if err == nil {
+		return buf, nil
+	}
+	var partition *engine.PartitionError
+	var fatal *engine.FatalError
+	switch {
+	case errors.As(err, &fatal):
+		return buf, err
+	case errors.As(err, &partition):
+		return buf, &engine.PartitionError{Partition: partition.Partition, Err: s.explain(partition.Err)}
+	default:
+		return buf, s.explain(err)
+	}
+}
+
+func (s *source) explain(err error) error {
+	if text := err.Error(); text != s.asked || time.Since(s.at) > explainedFor {
+		s.asked, s.told, s.at = text, explain(context.Background(), s.c, err), time.Now()
+	}
+	return s.told
+}
+
+// producer explains how a transaction ends; classes stay what they are.
+type producer struct {
+	txn.Producer
+	c *config.Config
+}
+
+func (p producer) explain(ctx context.Context, err error) error {
+	var e *txn.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &txn.Error{Class: e.Class, Err: explain(ctx, p.c, e.Err)}
+}
+
+func (p producer) Init(ctx context.Context) error { return p.explain(ctx, p.Producer.Init(ctx)) }
+
+func (p producer) SendOffsets(ctx context.Context, topic string, offsets []txn.Offset, s engine.Stamp) error {
+	return p.explain(ctx, p.Producer.SendOffsets(ctx, topic, offsets, s))
+}
+
+func (p producer) Commit(ctx context.Context) error { return p.explain(ctx, p.Producer.Commit(ctx)) }
+
+// explained is a Group whose refusals are explained.
+type explained struct {
+	engine.Group
+	c *config.Config
+}
+
+func (e explained) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int32]engine.Look, error) {
+	l, err := e.Group.Look(ctx, leaderEpochs)
+	return l, explain(ctx, e.c, err)
+}
+
+func (e explained) FenceAbsent(ctx context.Context, workers []string) ([]string, error) {
+	f, err := e.Group.FenceAbsent(ctx, workers)
+	return f, explain(ctx, e.c, err)
+}
+
+func (e explained) ScanOutputs(ctx context.Context, partitions []int32) (map[int32]int64, error) {
+	o, err := e.Group.ScanOutputs(ctx, partitions)
+	return o, explain(ctx, e.c, err)
+}
+
+func (e explained) StartOffsets(ctx context.Context) (map[int32]int64, error) {
+	o, err := e.Group.StartOffsets(ctx)
+	return o, explain(ctx, e.c, err)
+}
+
+func (e explained) TopicIDs(ctx context.Context) (map[string]string, error) {
+	ids, err := e.Group.TopicIDs(ctx)
+	return ids, explain(ctx, e.c, err)
+}
+
+func (e explained) Leave(ctx context.Context) error { return explain(ctx, e.c, e.Group.Leave(ctx)) }

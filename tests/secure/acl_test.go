@@ -1,0 +1,358 @@
+//go:build e2e
+
+package secure
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/acl"
+	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/confluent"
+	"github.com/exactly-pipeline/exactly/internal/franz"
+	"github.com/exactly-pipeline/exactly/internal/security"
+	"github.com/exactly-pipeline/exactly/outbox"
+	"github.com/exactly-pipeline/exactly/txn"
+)
+
+// commands are the lines `exactly setup --print-acls` prints for a role and principal.
+func (w *world) commands(role acl.Role, principal string) []string {
+	w.t.Helper()
+	var out []string
+	for _, line := range strings.Split(w.exactly("setup", "--print-acls="+string(role), "--principal", principal), "\n") {
+		if line != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	require.NotEmpty(w.t, out)
+	return out
+}
+
+// allow does what Kafka's tool would do with a line, as a shell reads it: every word of it must be known.
+func (w *world) allow(line string) {
+	w.t.Helper()
+	out, err := exec.Command("sh", "-c", `kafka_acls() { printf '%s\n' "$@"; }; `+strings.Replace(line, "kafka-acls.sh", "kafka_acls", 1)).Output()
+	require.NoError(w.t, err, line)
+	words := strings.Split(strings.TrimRight(string(out), "\n"), "\n")
+	require.Equal(w.t, "--bootstrap-server", words[0], line)
+	b := kadm.NewACLs()
+	pattern := kadm.ACLPatternLiteral
+	words = words[2:]
+	for len(words) > 0 {
+		flag, value := words[0], ""
+		if flag != "--add" {
+			value = words[1]
+			words = words[1:]
+		}
+		words = words[1:]
+		switch flag {
+		case "--add":
+		case "--allow-principal":
+			b = b.Allow(value)
+		case "--operation":
+			b = b.Operations(map[string]kadm.ACLOperation{"Read": kmsg.ACLOperationRead, "Write": kmsg.ACLOperationWrite, "Create": kmsg.ACLOperationCreate, "Describe": kmsg.ACLOperationDescribe}[value])
+		case "--resource-pattern-type":
+			require.Equal(w.t, "prefixed", value)
+			pattern = kadm.ACLPatternPrefixed
+		case "--topic":
+			b = b.Topics(value)
+		case "--group":
+			b = b.Groups(value)
+		case "--transactional-id":
+			b = b.TransactionalIDs(value)
+		default:
+			w.t.Fatalf("what is %s in %q?", flag, line)
+		}
+	}
+	res, err := shared.adm.Kadm().CreateACLs(w.ctx, b.AllowHosts("*").ResourcePatternType(pattern))
+	require.NoError(w.t, err)
+	require.Len(w.t, res, 1)
+	require.NoError(w.t, res[0].Err)
+}
+
+// permit gives a principal all the rights of roles but the i-th of the last, -1 for all of them, and waits until the broker knows.
+func (w *world) permit(principal string, without int, roles ...acl.Role) {
+	w.t.Helper()
+	distinct := map[string]bool{} // several roles want some of them
+	for i, role := range roles {
+		lines := w.commands(role, principal)
+		if i == len(roles)-1 && without >= 0 {
+			lines = slices.Delete(lines, without, without+1)
+		}
+		for _, line := range lines {
+			w.allow(line)
+			line, _, _ = strings.Cut(line, " # ")
+			distinct[line] = true
+		}
+	}
+	require.Eventually(w.t, func() bool {
+		b := kadm.NewACLs().Allow(principal).AllowHosts().Deny().DenyHosts().AnyResource().Operations().ResourcePatternType(kadm.ACLPatternAny)
+		res, err := shared.adm.Kadm().DescribeACLs(w.ctx, b)
+		have := 0
+		for _, r := range res {
+			have += len(r.Described)
+		}
+		return err == nil && have == len(distinct)
+	}, patience, 50*time.Millisecond, "the rights of %s", principal)
+}
+
+// user makes a SCRAM user, and waits until the broker knows.
+func (w *world) user(name string) {
+	w.t.Helper()
+	res, err := shared.adm.Kadm().AlterUserSCRAMs(w.ctx, nil, []kadm.UpsertSCRAM{{User: name, Mechanism: kadm.ScramSha512, Iterations: 4096, Password: password(name)}})
+	require.NoError(w.t, err)
+	require.NoError(w.t, res.Error())
+	require.Eventually(w.t, func() bool { return admin.Probe(w.ctx, w.as(name).config()) == nil }, patience, 50*time.Millisecond, "user %s", name)
+}
+
+// The pipeline works over SCRAM and TLS with just the rights that are printed, each role under a user of its own; a worker is killed on
+// the way, and its transaction ended by the other.
+func TestLeastRights(t *testing.T) {
+	w := newWorld(t)
+	for _, role := range acl.Roles {
+		w.permit("User:"+string(role), -1, role)
+	}
+	require.Contains(t, w.as("setup").exactly("setup"), "created topic "+w.config().Topics.Input)
+	require.Contains(t, w.as("setup").exactly("setup"), "nothing to change")
+	w.as("generate").generate(3000)
+	one := w.as("worker").with("worker.id", "one").start("run")
+	one.says("consuming")
+	two := w.as("worker").with("worker.id", "two", "kafka.client", "franz").start("run")
+	two.says("rebalance: assigned")
+	require.NoError(t, one.cmd.Process.Signal(syscall.SIGKILL))
+	<-one.done
+	w.as("generate").generate(2000)
+	w.as("audit").settled(5000)
+	require.NotContains(t, two.out.String(), "AUTHORIZATION", "something was tried that was not allowed")
+	// Long enough for each connection to have shown its credentials again.
+	begin := time.Now()
+	for n := 0; time.Since(begin) < 2*reauth; n += 100 {
+		w.as("generate").generate(100)
+	}
+	w.as("audit").settled(5100)
+	two.stop()
+	require.NotContains(t, two.out.String(), "\tERROR\t")
+	w.as("worker").exactly("offsets", "show")
+}
+
+// Each printed right is needed: without it a command fails, and says which one it lacks.
+func TestEachRightIsNeeded(t *testing.T) {
+	w := newWorld(t)
+	w.exactly("setup")
+	w.generate(50)
+	p := w.start("run")
+	p.says("consuming")
+	w.settled(50)
+	p.stop()
+	for _, role := range []acl.Role{acl.Setup, acl.Generate, acl.Audit, acl.Worker} { // the last publishes what no audit would let pass
+		rules := acl.Rules(w.config(), role)
+		for i := -1; i < len(rules); i++ {
+			name := "all"
+			if i >= 0 {
+				name = fmt.Sprint(i, " ", rules[i].Operation, " on ", rules[i].Type)
+			}
+			t.Run(string(role)+"/"+name, func(t *testing.T) {
+				w := w.with()
+				w.t, w.dir = t, t.TempDir()
+				user := fmt.Sprintf("%s-without-%d-%d", role, i, worlds.Add(1))
+				if role == acl.Setup { // topics that are not there yet
+					w = w.with("topics.input", user+".in", "topics.output", user+".out", "topics.dlq", user+".dlq", "group", user)
+					rules = acl.Rules(w.config(), role)
+				}
+				w.user(user)
+				w.permit("User:"+user, i, role)
+				as := w.as(user)
+				switch role {
+				case acl.Setup:
+					expect(t, i, rules, func() (string, int) { return as.try("setup") })
+				case acl.Generate:
+					expect(t, i, rules, func() (string, int) { return as.try("generate", "--rate", "0", "--count", "10") })
+				case acl.Audit:
+					expect(t, i, rules, func() (string, int) { return as.try("audit") })
+				case acl.Worker:
+					as.operations(i, rules)
+				}
+			})
+		}
+	}
+}
+
+// expect runs a command that must do its work if nothing is missing, and else fail and name what is.
+func expect(t *testing.T, missing int, rules []acl.Rule, run func() (string, int)) {
+	t.Helper()
+	out, code := run()
+	if missing < 0 {
+		require.Zero(t, code, "%s", out)
+		return
+	}
+	require.Equal(t, 1, code, "nothing failed without %s\n%s", &rules[missing], out)
+	require.Contains(t, out, "kafka does not allow it: we need ")
+	require.Contains(t, out, rules[missing].String(), "%s", out)
+	t.Log(out)
+}
+
+// operations are what a worker does in Kafka, one by one and with each client: not its own look at its rights, which would find out
+// before. Without a right some of them fails, and says so; so does the worker, at its start.
+func (w *world) operations(missing int, rules []acl.Rule) {
+	t := w.t
+	w = w.with("worker.id", "tried")
+	c := w.config()
+	adm, err := admin.New(c, zap.NewNop())
+	require.NoError(t, err)
+	defer adm.Close()
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
+	defer cancel()
+	type operation struct {
+		name string
+		do   func() error
+	}
+	ops := []operation{
+		{"look", func() error { _, err := adm.Look(ctx, map[int32]int32{0: 0}); return err }},
+		{"first start", func() error { _, err := adm.StartOffsets(ctx); return err }},
+		{"topic ids", func() error { _, err := adm.TopicIDs(ctx); return err }},
+		{"fence", func() error { _, err := adm.FenceAbsent(ctx, []string{"gone"}); return err }},
+		{"scan", func() error { _, err := adm.ScanOutputs(ctx, []int32{0, 1, 2}); return err }},
+	}
+	for name, cl := range clients {
+		ops = append(ops,
+			operation{name + ": publish", func() error { return publish(ctx, cl.producer, c, c.Topics.Output) }},
+			operation{name + ": publish a dead letter", func() error { return publish(ctx, cl.producer, c, c.Topics.DLQ) }},
+			operation{name + ": consume", func() error { return consume(c, cl.source) }},
+			operation{"leave", func() error { return adm.Leave(ctx) }},
+		)
+	}
+	var failures []error
+	for _, op := range ops {
+		if err := op.do(); err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", op.name, acl.Explain(ctx, c, acl.Worker, err)))
+		}
+	}
+	if missing < 0 {
+		require.Empty(t, failures)
+		return
+	}
+	lacks := rules[missing].String()
+	require.NotEmpty(t, failures, "nothing failed without %s", lacks)
+	for _, err := range failures {
+		t.Log(err)
+		require.ErrorContains(t, err, "kafka does not allow it: we need ")
+		require.ErrorContains(t, err, lacks)
+	}
+	p := w.start("run")
+	p.says(lacks)
+	p.stop()
+}
+
+// clients are the two there are.
+var clients = map[string]struct {
+	producer func(*config.Config) (txn.Producer, error)
+	source   func(*config.Config, engine.Listener) (engine.Source, error)
+}{
+	"confluent": {
+		func(c *config.Config) (txn.Producer, error) { return confluent.NewProducer(c, zap.NewNop()) },
+		func(c *config.Config, l engine.Listener) (engine.Source, error) {
+			return confluent.NewSource(c, l, zap.NewNop())
+		},
+	},
+	"franz": {
+		func(c *config.Config) (txn.Producer, error) { return franz.NewProducer(c, 0, zap.NewNop()) },
+		func(c *config.Config, l engine.Listener) (engine.Source, error) {
+			return franz.NewSource(c, l, zap.NewNop())
+		},
+	},
+}
+
+// publish commits one message.
+func publish(ctx context.Context, make func(*config.Config) (txn.Producer, error), c *config.Config, topic string) error {
+	p, err := make(c)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err = p.Init(ctx); err == nil {
+		err = p.Begin()
+	}
+	if err == nil {
+		err = p.Produce(ctx, &outbox.Message{Topic: topic, Value: []byte("x"), TimestampMs: time.Now().UnixMilli()})
+	}
+	if err == nil {
+		err = p.Commit(ctx)
+	}
+	return err
+}
+
+// consume joins the group and reads a record.
+func consume(c *config.Config, source func(*config.Config, engine.Listener) (engine.Source, error)) error {
+	assigned := make(chan int32, 99)
+	src, err := source(c, owned{assigned})
+	if err != nil {
+		return err
+	}
+	defer src.Close() //nolint:errcheck // nothing is owed
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		records, err := src.Poll(nil, 10, 50*time.Millisecond)
+		if security.KafkaCode(err) != 0 {
+			return err
+		}
+		if len(records) > 0 {
+			return nil
+		}
+		select {
+		case p := <-assigned:
+			if err := src.Seek(p, 0); err != nil {
+				assigned <- p
+			}
+		default:
+		}
+	}
+	return errors.New("no record")
+}
+
+type owned struct{ assigned chan int32 }
+
+func (o owned) Assigned(ps []int32, _ engine.Stamp) {
+	for _, p := range ps {
+		o.assigned <- p
+	}
+}
+func (o owned) Revoked([]int32, engine.Stamp) {}
+func (o owned) Lost([]int32, engine.Stamp)    {}
+
+// As JSON they are the same.
+func TestRightsAsJSON(t *testing.T) {
+	w := newWorld(t)
+	var rules []struct {
+		acl.Rule
+		Principal, Command string
+	}
+	require.NoError(t, json.Unmarshal([]byte(w.exactly("setup", "--print-acls", "--principal", "User:x", "--json")), &rules))
+	var want []string
+	for _, role := range acl.Roles {
+		for _, line := range w.commands(role, "User:x") {
+			line, _, _ = strings.Cut(line, " # ")
+			want = append(want, strings.TrimSpace(line))
+		}
+	}
+	var got []string
+	for _, r := range rules {
+		got = append(got, r.Command)
+		require.Equal(t, "User:x", r.Principal)
+	}
+	require.Equal(t, want, got)
+}
