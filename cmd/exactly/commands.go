@@ -12,6 +12,7 @@ func commands(g *globals) []*cobra.Command {
 		newRun(g),
 		newAudit(g),
 		newOffsets(g),
+		newTxn(g),
 		newConfig(g),
 		newGenerate(g),
 	}
