@@ -13,6 +13,7 @@ func commands(g *globals) []*cobra.Command {
 		newAudit(g),
 		newOffsets(g),
 		newTxn(g),
+		newDoctor(g),
 		newConfig(g),
 		newGenerate(g),
 	}
