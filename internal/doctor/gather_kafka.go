@@ -40,10 +40,7 @@ func (g *gatherer) brokers(ctx context.Context, adm *kadm.Client) error {
 	if err != nil {
 		return fmt.Errorf("ask for the brokers' versions: %w", err)
 	}
-	settings, err := adm.DescribeBrokerConfigs(ctx, m.Brokers.NodeIDs()...)
-	if err != nil {
-		g.unknown(BrokerSettings, denied("DescribeConfigs on the cluster", err))
-	}
+	settings, hidden := adm.DescribeBrokerConfigs(ctx, m.Brokers.NodeIDs()...)
 	g.f.ClusterID = m.Cluster
 	for _, v := range versions.Sorted() {
 		if v.Err != nil {
@@ -55,11 +52,14 @@ func (g *gatherer) brokers(ctx context.Context, adm *kadm.Client) error {
 		if err == nil {
 			err = is.Err
 		}
-		if err != nil {
-			g.unknown(BrokerSettings, denied("DescribeConfigs on the cluster", err))
+		if hidden == nil {
+			hidden = err
 		}
 		b.Settings = values(is)
 		g.f.Brokers = append(g.f.Brokers, b)
+	}
+	if hidden != nil {
+		g.unknown(BrokerSettings, denied("DescribeConfigs on the cluster", hidden))
 	}
 	return nil
 }
