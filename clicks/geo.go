@@ -72,6 +72,9 @@ func openGeo(name string, data []byte, verify bool) (*Geo, error) {
 // Build names the database's type and build time, such as GeoLite2-Country/2026-01-31T10:00:00Z: stable, short, without spaces.
 func (g *Geo) Build() string { return g.build }
 
+// Built is when the database was built.
+func (g *Geo) Built() time.Time { return g.db.Metadata.BuildTime() }
+
 // geoRecord is the one field that is read. Not registered_country: that is where the holder of the network is, not its user.
 type geoRecord struct {
 	Country struct {

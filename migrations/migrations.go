@@ -8,11 +8,10 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
+	"github.com/jackc/pgx/v5"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver goose speaks through
 	"github.com/pressly/goose/v3"
 )
@@ -30,26 +29,26 @@ func (e *ErrVersion) Error() string {
 	return fmt.Sprintf("the database is at migration %d, newer than this program's %d: run the program version that made it, or newer", e.Have, e.Want)
 }
 
-func provider(dsn string) (*goose.Provider, func(), error) {
+func provider(dsn string) (*goose.Provider, *sql.DB, func(), error) {
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open postgres: %w", err)
+		return nil, nil, nil, fmt.Errorf("open postgres: %w", err)
 	}
 	root, err := fs.Sub(files, ".")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	p, err := goose.NewProvider(goose.DialectPostgres, db, root)
 	if err != nil {
 		_ = db.Close()
-		return nil, nil, fmt.Errorf("read embedded migrations: %w", err)
+		return nil, nil, nil, fmt.Errorf("read embedded migrations: %w", err)
 	}
-	return p, func() { _ = db.Close() }, nil
+	return p, db, func() { _ = db.Close() }, nil
 }
 
 // Up applies every migration that is missing and returns the names of those it applied, in order.
 func Up(ctx context.Context, dsn string) ([]string, error) {
-	p, done, err := provider(dsn)
+	p, _, done, err := provider(dsn)
 	if err != nil {
 		return nil, err
 	}
@@ -65,9 +64,9 @@ func Up(ctx context.Context, dsn string) ([]string, error) {
 	return names, nil
 }
 
-// Versions returns the version the database has and the one this binary wants. A database without any is at 0.
+// Versions returns the version the database has and the one this binary wants. A database without any is at 0. It changes nothing.
 func Versions(ctx context.Context, dsn string) (have, want int64, err error) {
-	p, done, err := provider(dsn)
+	p, db, done, err := provider(dsn)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -75,7 +74,11 @@ func Versions(ctx context.Context, dsn string) (have, want int64, err error) {
 	for _, s := range p.ListSources() {
 		want = max(want, s.Version)
 	}
-	have, err = p.GetDBVersion(ctx)
+	// goose makes its table when it is asked for the version, which whoever only looks may neither do nor want.
+	var there bool
+	if err = db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, goose.DefaultTablename).Scan(&there); err == nil && there {
+		have, err = p.GetDBVersion(ctx)
+	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the database's migration version: %w", err)
 	}
@@ -94,17 +97,13 @@ func Check(ctx context.Context, dsn string) error {
 	return nil
 }
 
-// MakeTimePartitions makes sure that the tables partitioned by capture time have a partition for each day in [from, to]
-// (UTC days) and returns how many it made. Days that exist are left alone, so that it is safe to repeat.
-func MakeTimePartitions(ctx context.Context, db interface {
-	QueryRowContext(context.Context, string, ...any) *sql.Row
-}, from, to time.Time) (int, error) {
-	if to.Before(from) {
-		return 0, errors.New("make time partitions: the last day is before the first")
-	}
+// MakeDaysAhead makes sure that the tables partitioned by capture time have a partition for today (UTC, by the server's clock) and each of
+// the given number of days after it, 31 at most, and returns how many it made. It is safe to repeat, and all of this that a worker may do.
+func MakeDaysAhead(ctx context.Context, db interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}, days int) (int, error) {
 	var n int
-	err := db.QueryRowContext(ctx, `SELECT exactly_make_time_partitions($1::date, $2::date)`, from.UTC(), to.UTC()).Scan(&n)
-	if err != nil {
+	if err := db.QueryRow(ctx, `SELECT exactly_make_days_ahead($1)`, days).Scan(&n); err != nil {
 		return 0, fmt.Errorf("make time partitions: %w", err)
 	}
 	return n, nil

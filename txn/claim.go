@@ -104,7 +104,13 @@ func (s *Store) endHolder(ctx context.Context, partition int32) error {
 		s.cfg.Log.Warn("a frozen session held the offsets row: its backend was ended", zap.Int32("partition", partition), zap.Int32("pid", pid),
 			zap.String("application_name", app), zap.Bool("ended", ended), zap.Duration("waited", s.cfg.LockTimeout))
 	}
-	return rows.Err()
+	err = rows.Err()
+	if code(err) == "42501" { // insufficient_privilege
+		// Only a session of the same user may be ended, or by a member of pg_signal_backend.
+		err = fmt.Errorf("a session of another database user holds the lock of %s/%d, and this user may not end it: let all workers log in as the same user, "+
+			"or: GRANT pg_signal_backend TO exactly_worker: %w", s.source.Topic, partition, err)
+	}
+	return err
 }
 
 // Drained implements engine.Store.

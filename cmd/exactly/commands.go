@@ -12,6 +12,8 @@ func commands(g *globals) []*cobra.Command {
 		newRun(g),
 		newAudit(g),
 		newOffsets(g),
+		newTxn(g),
+		newDoctor(g),
 		newConfig(g),
 		newGenerate(g),
 	}

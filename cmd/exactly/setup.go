@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,12 +15,17 @@ func newSetup(g *globals) *cobra.Command {
 	var accept string
 	var acls aclFlags
 	cmd := &cobra.Command{
-		Use: "setup", Short: "Make the tables, topics and schemas that are missing",
+		Use: "setup", Short: "Make the tables, roles, topics and schemas that are missing",
 		Long: `Makes what is missing and says what it changed. Safe to repeat; it never deletes anything.
+
+Who may do what in the database is up to three roles, exactly_setup, exactly_worker and exactly_auditor: users log in as members of one of them.
+Where this user may not make roles, the SQL for whoever may is printed, and everything else is done.
 
 With --print-acls it makes nothing, and prints the least rights that each command needs of Kafka, as calls of Kafka's own tool, for
 an administrator to look at and run (append --command-config FILE, the administrator's own settings).`,
-		Example: "  exactly setup\n  exactly setup --print-acls --principal User:exactly\n  exactly setup --print-acls=worker --json",
+		Example: "  exactly setup
+  exactly setup --print-acls --principal User:exactly
+  exactly setup --print-acls=worker --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.load()
 			if err != nil {
@@ -33,7 +39,7 @@ an administrator to look at and run (append --command-config FILE, the administr
 				return usageError(err)
 			}
 			did, err := provision.Setup(cmd.Context(), &c, provision.Options{AcceptRecreated: accept, Log: log})
-			return g.report(cmd, did, err)
+			return g.reportSetup(cmd, c.Postgres.DSN, did, err)
 		},
 	}
 	cmd.Flags().StringVar(&accept, "accept-recreated", "", "go on with a recreated cluster or topic as it is now, and note `REASON`")
@@ -53,7 +59,7 @@ func newMigrate(g *globals) *cobra.Command {
 				return err
 			}
 			did, err := provision.Migrate(cmd.Context(), c.Postgres.DSN)
-			return g.report(cmd, did, err)
+			return g.reportSetup(cmd, c.Postgres.DSN, did, err)
 		},
 	}
 	cmd.AddCommand(&cobra.Command{
@@ -81,22 +87,23 @@ func newMigrate(g *globals) *cobra.Command {
 	return cmd
 }
 
-// report prints what a command changed, also when it failed half way.
-func (g *globals) report(cmd *cobra.Command, did []string, err error) error {
+// reportSetup prints what was changed, also when it failed half way, and what is left to somebody who may do more.
+func (g *globals) reportSetup(cmd *cobra.Command, dsn string, did []string, err error) error {
+	var toDo []string
+	if err == nil {
+		toDo, err = provision.RolesToDo(cmd.Context(), dsn)
+	}
 	if g.json {
-		if did == nil {
-			did = []string{}
-		}
-		if perr := printJSON(cmd.OutOrStdout(), map[string]any{"changed": did}); err == nil {
-			err = perr
-		}
-		return err
+		return errors.Join(err, printJSON(cmd.OutOrStdout(), map[string]any{"changed": append([]string{}, did...), "left_to_do": append([]string{}, toDo...)}))
 	}
 	for _, line := range did {
 		fmt.Fprintln(cmd.OutOrStdout(), line)
 	}
 	if err == nil && len(did) == 0 {
 		fmt.Fprintln(cmd.OutOrStdout(), "nothing to change")
+	}
+	if len(toDo) > 0 {
+		fmt.Fprintln(cmd.OutOrStdout(), provision.Explain(toDo))
 	}
 	return err
 }

@@ -44,7 +44,7 @@ func (a *Admin) FenceAbsent(ctx context.Context, workers []string) ([]string, er
 		if _, alive := members[w]; alive || w == a.cfg.Worker.ID {
 			continue
 		}
-		if err := a.fence(ctx, a.cfg.TransactionalID(w)); err != nil {
+		if err := a.Fence(ctx, a.cfg.TransactionalID(w), a.cfg.Kafka.TransactionTimeout); err != nil {
 			return fenced, fmt.Errorf("fence worker %s: %w", w, err)
 		}
 		fenced = append(fenced, w)
@@ -52,12 +52,13 @@ func (a *Admin) FenceAbsent(ctx context.Context, workers []string) ([]string, er
 	return fenced, nil
 }
 
-// fence is a producer's InitProducerId and nothing else: the broker aborts what is open under the id and raises its epoch.
-func (a *Admin) fence(ctx context.Context, transactionalID string) error {
+// Fence is a producer's InitProducerId and nothing else: the broker aborts what is open under the id and raises its epoch. The timeout is
+// what the id has from then on, until a producer initialises it again.
+func (a *Admin) Fence(ctx context.Context, transactionalID string, timeout time.Duration) error {
 	for {
 		req := kmsg.NewPtrInitProducerIDRequest()
 		req.TransactionalID = &transactionalID
-		req.TransactionTimeoutMillis = int32(a.cfg.Kafka.TransactionTimeout.Milliseconds())
+		req.TransactionTimeoutMillis = int32(timeout.Milliseconds())
 		req.ProducerID, req.ProducerEpoch = -1, -1
 		res, err := req.RequestWith(ctx, a.cl)
 		if err == nil {

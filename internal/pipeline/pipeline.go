@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/clicks"
@@ -36,7 +37,7 @@ func wait(ctx context.Context, c *config.Config, log *zap.Logger, what string, f
 	said := map[string]bool{}
 	for attempt := 0; ; attempt++ {
 		once, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := explain(once, c, f(once))
+		err := explain(once, c, refused(f(once)))
 		cancel()
 		var person errPerson
 		if err == nil || errors.As(err, &person) || ctx.Err() != nil {
@@ -59,6 +60,15 @@ func wait(ctx context.Context, c *config.Config, log *zap.Logger, what string, f
 		case <-time.After(d/2 + rand.N(d/2)):
 		}
 	}
+}
+
+// refused marks what the database's user may not do: it is there, and waiting does not help.
+func refused(err error) error {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && pe.Code == "42501" { // insufficient_privilege
+		return errPerson{fmt.Errorf("%w: a worker's database user must be a member of exactly_worker, and `exactly setup` must have been run", err)}
+	}
+	return err
 }
 
 // Run is `exactly run`: one worker, until ctx is done. It returns nil after an orderly stop.

@@ -1,4 +1,4 @@
-// Package provision owns what `exactly setup` makes: tables, topics, schemas, and the source's row.
+// Package provision owns what `exactly setup` makes: tables, roles and their rights, topics, schemas, and the source's row.
 //
 // It promises that it is safe to repeat and says what it changed. It never deletes, nor changes a topic that exists.
 package provision
@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/zap"
 
@@ -31,10 +30,18 @@ type Options struct {
 // PartitionsAhead is how many days of time partitions are made ahead.
 const PartitionsAhead = 7
 
-// Setup makes what is missing and returns what it changed, a line each.
-func Setup(ctx context.Context, c *config.Config, o Options) ([]string, error) {
+// Setup makes what is missing and returns what it changed, a line each. Several at once wait for each other.
+func Setup(ctx context.Context, c *config.Config, o Options) (did []string, err error) {
+	err = exclusively(ctx, c.Postgres.DSN, func(conn *pgx.Conn) (err error) {
+		did, err = setup(ctx, c, o, conn)
+		return err
+	})
+	return did, err
+}
+
+func setup(ctx context.Context, c *config.Config, o Options, conn *pgx.Conn) ([]string, error) {
 	var did []string
-	tables, err := Migrate(ctx, c.Postgres.DSN)
+	tables, err := migrate(ctx, c.Postgres.DSN, conn)
 	did = append(did, tables...)
 	if err != nil {
 		return did, err
@@ -54,15 +61,23 @@ func Setup(ctx context.Context, c *config.Config, o Options) ([]string, error) {
 	if err != nil {
 		return did, err
 	}
-	line, err := source(ctx, c, a, o.AcceptRecreated)
+	line, err := source(ctx, c, a, conn, o.AcceptRecreated)
 	if line != "" {
 		did = append(did, line)
 	}
 	return did, err
 }
 
-// Migrate applies missing migrations and makes the time partitions of the days ahead.
-func Migrate(ctx context.Context, dsn string) ([]string, error) {
+// Migrate applies missing migrations, sets the roles' rights, and makes the time partitions of the days ahead.
+func Migrate(ctx context.Context, dsn string) (did []string, err error) {
+	err = exclusively(ctx, dsn, func(conn *pgx.Conn) (err error) {
+		did, err = migrate(ctx, dsn, conn)
+		return err
+	})
+	return did, err
+}
+
+func migrate(ctx context.Context, dsn string, conn *pgx.Conn) ([]string, error) {
 	names, err := migrations.Up(ctx, dsn)
 	var did []string
 	for _, n := range names {
@@ -71,7 +86,12 @@ func Migrate(ctx context.Context, dsn string) ([]string, error) {
 	if err != nil {
 		return did, err
 	}
-	n, err := TimePartitions(ctx, dsn)
+	granted, err := grant(ctx, conn)
+	did = append(did, granted...)
+	if err != nil {
+		return did, err
+	}
+	n, err := migrations.MakeDaysAhead(ctx, conn, PartitionsAhead)
 	if n > 0 {
 		did = append(did, fmt.Sprintf("made %d time partitions, up to %d days ahead", n, PartitionsAhead))
 	}
@@ -80,15 +100,12 @@ func Migrate(ctx context.Context, dsn string) ([]string, error) {
 
 // TimePartitions makes the time partitions of today and the days ahead that do not exist yet, and returns how many it made.
 func TimePartitions(ctx context.Context, dsn string) (int, error) {
-	pc, err := pgx.ParseConfig(dsn)
+	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
-		return 0, fmt.Errorf("read postgres.dsn: %w", err)
+		return 0, fmt.Errorf("connect to postgres: %w", err)
 	}
-	pc.RuntimeParams["timezone"] = "UTC"
-	db := stdlib.OpenDB(*pc)
-	defer db.Close() //nolint:errcheck // read the error that matters below
-	now := time.Now().UTC()
-	return migrations.MakeTimePartitions(ctx, db, now, now.AddDate(0, 0, PartitionsAhead))
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing left to lose
+	return migrations.MakeDaysAhead(ctx, conn, PartitionsAhead)
 }
 
 func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, error) {
@@ -164,12 +181,7 @@ func schemas(ctx context.Context, c *config.Config) ([]string, error) {
 	return did, nil
 }
 
-func source(ctx context.Context, c *config.Config, a *admin.Admin, accept string) (string, error) {
-	conn, err := pgx.Connect(ctx, c.Postgres.DSN)
-	if err != nil {
-		return "", fmt.Errorf("connect to postgres: %w", err)
-	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing left to lose
+func source(ctx context.Context, c *config.Config, a *admin.Admin, conn *pgx.Conn, accept string) (_ string, err error) {
 	now := txn.Source{Topic: c.Topics.Input, Group: c.Group}
 	if now.ClusterID, err = a.Cluster(ctx); err != nil {
 		return "", err
