@@ -7,6 +7,8 @@ export CGO_ENABLED = 1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+IMAGE   ?= exactly:dev
 
 # Pinned: a linter that changes by itself breaks a tree that did not.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -15,7 +17,7 @@ TEST_TIMEOUT := 30m
 TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
 PACKAGES     := ./...
 
-.PHONY: help build demo test race lint bench clean need
+.PHONY: help build demo test race lint bench image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +45,12 @@ lint: need ## gofmt, vet, staticcheck and the house rules
 
 bench: need ## what it does in a second, on this machine
 	go test ./tests/bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+
+# Docker's older builder does not know RUN --mount; Podman's own image format has no health check.
+image: ## build the container image IMAGE (default exactly:dev), with Docker or Podman
+	@sh scripts/need.sh engine
+	@if command -v docker >/dev/null; then export DOCKER_BUILDKIT=1; set -- docker build; else set -- podman build --format docker; fi; \
+	set -x; "$$@" --tag $(IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
 
 clean: ## remove what was built
 	rm -rf bin
