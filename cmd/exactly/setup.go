@@ -23,9 +23,7 @@ Where this user may not make roles, the SQL for whoever may is printed, and ever
 
 With --print-acls it makes nothing, and prints the least rights that each command needs of Kafka, as calls of Kafka's own tool, for
 an administrator to look at and run (append --command-config FILE, the administrator's own settings).`,
-		Example: "  exactly setup
-  exactly setup --print-acls --principal User:exactly
-  exactly setup --print-acls=worker --json",
+		Example: "  exactly setup\n  exactly setup --print-acls --principal User:exactly\n  exactly setup --print-acls=worker --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.load()
 			if err != nil {

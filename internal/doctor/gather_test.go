@@ -130,7 +130,9 @@ func TestForReal(t *testing.T) {
 				return err == nil && len(ds[b.cfg.Group].Members) == 1
 			}, 30*time.Second, 20*time.Millisecond)
 		}},
-		{"transaction-timeout", "20m0s", func(b *bundle) { b.cfg.Kafka.SessionTimeout, b.cfg.Kafka.TransactionTimeout = 20*time.Second, 20*time.Minute }},
+		{"transaction-timeout", "20m0s", func(b *bundle) {
+			b.cfg.Kafka.SessionTimeout, b.cfg.Kafka.TransactionTimeout = 20*time.Second, 20*time.Minute
+		}},
 		{"session-timeout", "45m0s", func(b *bundle) { b.cfg.Kafka.SessionTimeout = 45 * time.Minute }},
 
 		{"registry-compatibility", "NONE", func(b *bundle) { b.level(b.cfg.Topics.Output+"-value", sr.CompatNone) }},

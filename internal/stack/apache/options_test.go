@@ -24,7 +24,9 @@ func TestProperties(t *testing.T) {
 
 	o := options(t, Options{
 		Brokers: 3, Properties: map[string]string{"num.io.threads": "2", "min.insync.replicas": "1"},
-		PerBroker: func(broker int) map[string]string { return map[string]string{"broker.rack": string(rune('a' + broker)), "num.io.threads": "3"} },
+		PerBroker: func(broker int) map[string]string {
+			return map[string]string{"broker.rack": string(rune('a' + broker)), "num.io.threads": "3"}
+		},
 		Listeners: []Listener{{Name: "SASL", Protocol: "SASL_SSL", Host: "localhost", Properties: map[string]string{"ssl.keystore.type": "PEM"}}},
 	})
 	p := o.properties(2, "/d")
