@@ -81,8 +81,10 @@ func TestOneBehindAnother(t *testing.T) {
 func TestAliveIsFenced(t *testing.T) {
 	b := setup(t)
 	member := b.client(kgo.ConsumerGroup(b.cfg.Group), kgo.InstanceID("alive"), kgo.ConsumeTopics(b.cfg.Topics.Input))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
 	require.Eventually(t, func() bool {
-		member.PollRecords(nil, 1) //nolint:staticcheck // returns at once
+		member.PollRecords(gone, 1) // returns at once
 		m, err := b.a.Members(b.ctx)
 		require.NoError(t, err)
 		return m["alive"] != ""
