@@ -8,7 +8,7 @@ import (
 
 const (
 	oldestPostgres = 14
-	perWorker      = 6 // sessions: four for claims, drains and the like, one for captures, one an hour for time partitions
+	perWorker      = 5 // sessions, beside those of captures (postgres.connections): four for claims, drains and the like, one an hour for time partitions
 	longKeepalive  = 10 * 60
 	skewed         = time.Second
 )
@@ -88,14 +88,15 @@ var postgresRules = []rule{
 	},
 	{
 		name: "max-connections", severity: Warning, needs: []Part{Postgres},
-		why: fmt.Sprintf("A worker needs up to %d sessions, and one that is refused is a worker that waits.", perWorker),
+		why: fmt.Sprintf("A worker needs up to postgres.connections + %d sessions, and one that is refused is a worker that waits.", perWorker),
 		check: func(p *probe) {
 			c := p.Database.Connections
 			free := c.Max - c.Reserved - c.Used
-			if free < 2*perWorker {
-				p.found("max_connections", "raise it (restart), or take sessions from others", "of %d sessions %d are reserved and %d in use: %d are left, fewer than two workers need", c.Max, c.Reserved, c.Used, max(0, free))
+			needed := 2 * (p.Settings.Postgres.Connections + perWorker)
+			if free < needed {
+				p.found("max_connections", "raise it (restart), or take sessions from others", "of %d sessions %d are reserved and %d in use: %d are left, and two workers need %d", c.Max, c.Reserved, c.Used, max(0, free), needed)
 			}
-			if c.UserLimit >= 0 && c.UserLimit-c.UserUsed < 2*perWorker {
+			if c.UserLimit >= 0 && c.UserLimit-c.UserUsed < needed {
 				p.found(p.Database.User, "ALTER ROLE … CONNECTION LIMIT -1; likewise ALTER DATABASE", "this user and database have a limit of %d sessions, %d in use", c.UserLimit, c.UserUsed)
 			}
 		},

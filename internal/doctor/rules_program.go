@@ -26,7 +26,7 @@ var programRules = []rule{
 		name: "librdkafka-version", severity: Error,
 		why: "Before 2.10 a commit during a rebalance could lose the assignment (librdkafka #4908). A dynamically linked program runs with whatever is installed.",
 		check: func(p *probe) {
-			if older(p.Librdkafka, oldestLibrdkafka) {
+			if p.Settings.Kafka.Client == "confluent" && older(p.Librdkafka, oldestLibrdkafka) {
 				p.found("", "install librdkafka "+oldestLibrdkafka+" or newer, or use the statically linked program", "this program is linked with librdkafka %s", p.Librdkafka)
 			}
 		},

@@ -22,6 +22,7 @@ var commands = map[string][]string{
 	"audit": {"--settled", "--json"}, "offsets": nil, "offsets show": {"--json"}, "offsets restore": {"--partition", "--reason"},
 	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
 	"config print": {"--json"}, "health": {"--ready"},
+	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
 }
 
 // tables and their columns.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/doctor"
 )
 
 func read(t *testing.T, path string) string {
@@ -101,6 +102,21 @@ func TestMetricsAreExplained(t *testing.T) {
 	metrics := find(read(t, "internal/telemetry/metrics.go")+read(t, "internal/telemetry/positions.go"), `"(exactly_[a-z_]+)"`)
 	require.NotEmpty(t, metrics)
 	require.Equal(t, metrics, find(read(t, "doc/operations.md"), "(?m)^\\| `(exactly_[a-z_]+)` \\|"))
+}
+
+// doc/operations.md has a line for each of doctor's rules, with its severity, and none for a rule that does not exist.
+func TestDoctorsRulesAreExplained(t *testing.T) {
+	said := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| (`[a-z-]+`(?:, `[a-z-]+`)*) \\| (error|warning|development) \\|").FindAllStringSubmatch(read(t, "doc/operations.md"), -1) {
+		for _, name := range strings.Split(m[1], ", ") {
+			said[strings.Trim(name, "`")] = m[2]
+		}
+	}
+	rules := map[string]string{}
+	for _, r := range doctor.Rules() {
+		rules[r.Name] = string(r.Severity)
+	}
+	require.Equal(t, rules, said)
 }
 
 // What the documents quote of the program's own words, in a block that begins with ```log, it does say.
