@@ -107,8 +107,15 @@ func (w *Worker) step(partition int32, e Event) {
 	if s == nil {
 		return
 	}
-	before := s.m.State
+	before, next, published := s.m.State, s.m.Next, s.m.Published
+	if e.Life == 0 || e.Life == s.m.Life {
+		w.obs.Event(partition, e.Kind)
+	}
 	actions := s.m.Step(e)
+	working := s.m.State == Consuming || s.m.State == Draining // elsewhere the two may be of different lives
+	if working && (s.m.State != before || s.m.Next != next || s.m.Published != published) {
+		w.obs.Offsets(partition, s.m.Next, s.m.Published)
+	}
 	if s.m.State != before {
 		w.obs.State(partition, s.m.State)
 		w.log.Debug("partition", zap.Int32("partition", partition), zap.String("event", string(e.Kind)),

@@ -98,6 +98,8 @@ type slot struct {
 // Observer is told what happens, for metrics. Calls come from one goroutine and must not block.
 type Observer interface {
 	State(partition int32, s State)
+	Event(partition int32, k EventKind)           // of the life the partition is in; what comes back from an older one is left out
+	Offsets(partition int32, stored, group int64) // whenever one of them has moved: the gap is between them
 	Captured(records, rows, deadLetters int64, took time.Duration)
 	Published(records int64, took time.Duration, o Outcome)
 	Queued(bytes int)
@@ -261,6 +263,8 @@ func (w *Worker) send(e any) {
 type nobody struct{}
 
 func (nobody) State(int32, State)                          {}
+func (nobody) Event(int32, EventKind)                      {}
+func (nobody) Offsets(int32, int64, int64)                 {}
 func (nobody) Captured(int64, int64, int64, time.Duration) {}
 func (nobody) Published(int64, time.Duration, Outcome)     {}
 func (nobody) Queued(int)                                  {}

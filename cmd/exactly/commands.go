@@ -10,6 +10,7 @@ func commands(g *globals) []*cobra.Command {
 		newSetup(g),
 		newMigrate(g),
 		newRun(g),
+		newHealth(g),
 		newAudit(g),
 		newOffsets(g),
 		newConfig(g),

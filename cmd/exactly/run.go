@@ -35,7 +35,7 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			}
 			boundHeap()
 			ctx := cmd.Context()
-			m := telemetry.NewMetrics()
+			m := telemetry.NewMetrics(version, c.Worker.ID)
 			if c.HTTP.Addr != "" {
 				if err := m.Serve(ctx, c.HTTP.Addr); err != nil {
 					return err

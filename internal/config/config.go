@@ -30,6 +30,7 @@ type Config struct {
 	Batch       Batch         `koanf:"batch"`
 	HTTP        HTTP          `koanf:"http"`
 	Log         Log           `koanf:"log"`
+	Telemetry   Telemetry     `koanf:"telemetry"`
 }
 
 // Worker names this process to the group.
@@ -93,6 +94,11 @@ type HTTP struct {
 type Log struct {
 	Level  string `koanf:"level"`  // debug, info, warn, error
 	Format string `koanf:"format"` // console, json
+}
+
+// Telemetry is where traces go.
+type Telemetry struct {
+	OTLPEndpoint string `koanf:"otlp_endpoint"` // OTLP over HTTP; empty: no traces, and nothing is spent on them
 }
 
 // Defaults are the settings nobody has to think about on a development stack.
@@ -199,6 +205,12 @@ func (c *Config) Validate() error {
 	}
 	if !oneOf(c.Log.Format, "console", "json") {
 		bad("log.format", "%q must be console or json", c.Log.Format)
+	}
+	if e := c.Telemetry.OTLPEndpoint; e != "" {
+		if u, err := url.Parse(e); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil {
+			bad("telemetry.otlp_endpoint", "%q must be http://host:port or https://host:port, or empty for none; "+
+				"a password goes into OpenTelemetry's own OTEL_EXPORTER_OTLP_HEADERS", redactURL(e))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -137,6 +137,7 @@ func redactURL(s string) string {
 func (c Config) Redacted() map[string]any {
 	c.Postgres.DSN = RedactDSN(c.Postgres.DSN)
 	c.Registry.URL = redactURL(c.Registry.URL)
+	c.Telemetry.OTLPEndpoint = redactURL(c.Telemetry.OTLPEndpoint)
 	k := koanf.New(".")
 	if err := k.Load(structs.Provider(c, "koanf"), nil); err != nil {
 		panic("config: settings do not load: " + err.Error())

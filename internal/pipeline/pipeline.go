@@ -19,6 +19,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/provision"
+	"github.com/exactly-pipeline/exactly/internal/tracing"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/schema"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -56,8 +57,14 @@ func wait(ctx context.Context, log *zap.Logger, what string, f func(context.Cont
 	}
 }
 
+// Observer is told what the engine does, and where the input's partitions end.
+type Observer interface {
+	engine.Observer
+	LogEnds(ends map[int32]int64) // nil: nobody can say
+}
+
 // Run is `exactly run`: one worker, until ctx is done. It returns nil after an orderly stop.
-func Run(ctx context.Context, c *config.Config, build string, obs engine.Observer, log *zap.Logger) error {
+func Run(ctx context.Context, c *config.Config, build string, obs Observer, log *zap.Logger) error {
 	geo, err := clicks.OpenGeo(c.Geo.Database)
 	if err != nil {
 		return fmt.Errorf("geo.database: %w", err)
@@ -112,6 +119,14 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 	}
 	defer store.Close()
 	go partitionsAhead(ctx, c.Postgres.DSN, log)
+	go logEnds(ctx, adm, c.Topics.Input, obs)
+	traces, err := tracing.Start(ctx, tracing.Config{
+		Endpoint: c.Telemetry.OTLPEndpoint, Build: build, Worker: c.Worker.ID, Group: c.Group, Topic: c.Topics.Input,
+	}, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
 
 	client := newClient(c, adm.MaxMessageBytes(ctx), log)
 	log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
@@ -120,8 +135,8 @@ func Run(ctx context.Context, c *config.Config, build string, obs engine.Observe
 		MaxRecords: c.Batch.MaxRecords, MaxBytes: c.Batch.MaxBytes, MaxInFlight: c.Batch.MaxInFlight, DrainRecords: c.Batch.DrainRecords,
 		BackoffMax: min(5*time.Second, c.Kafka.SessionTimeout/2), StopTimeout: c.StopTimeout, Leave: c.LeaveOnStop,
 		Source: client.source,
-		Store:  store, Group: adm, Observer: obs, Log: log,
-		Publisher: &txn.Publisher{Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log, New: client.producer},
+		Store:  traces.Store(store), Group: adm, Observer: obs, Log: log,
+		Publisher: traces.Publisher(&txn.Publisher{Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log, New: client.producer}),
 	})
 }
 
@@ -177,6 +192,35 @@ func partitionsAhead(ctx context.Context, dsn string, log *zap.Logger) {
 	for {
 		if _, err := provision.TimePartitions(ctx, dsn); err != nil && ctx.Err() == nil {
 			log.Warn("could not make the coming days' time partitions", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// endsEvery is how often the input's log ends are asked for, to tell the lag. The client knows those of what it fetches only: not of a
+// partition that is held or stopped, whose lag is the most telling.
+const endsEvery = 5 * time.Second
+
+func logEnds(ctx context.Context, adm *admin.Admin, topic string, obs Observer) {
+	t := time.NewTicker(endsEvery)
+	defer t.Stop()
+	for {
+		c, cancel := context.WithTimeout(ctx, endsEvery)
+		_, listed, err := adm.LogRange(c, topic)
+		cancel()
+		var ends map[int32]int64
+		if err == nil { // else the worker's own calls say what is wrong
+			ends = make(map[int32]int64, len(listed[topic]))
+			for p, o := range listed[topic] {
+				ends[p] = o.Offset
+			}
+		}
+		if ctx.Err() == nil {
+			obs.LogEnds(ends)
 		}
 		select {
 		case <-ctx.Done():

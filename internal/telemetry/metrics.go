@@ -29,13 +29,22 @@ type Metrics struct {
 	publish   *prometheus.HistogramVec
 	queued    prometheus.Gauge
 	state     *prometheus.GaugeVec
+	events    map[engine.EventKind]prometheus.Counter
+	*positions
 
 	mu     sync.Mutex
 	states map[int32]engine.State
 }
 
-// NewMetrics makes and registers them.
-func NewMetrics() *Metrics {
+// counted are the events of partitions that tell of membership or of trouble. The others happen at every capture.
+var counted = []engine.EventKind{
+	engine.EvAssigned, engine.EvRevoked, engine.EvLost, engine.EvHeld, engine.EvUnstable, engine.EvFenced, engine.EvScanned,
+	engine.EvRefused, engine.EvFailed, engine.EvBroken, engine.EvProducerLost,
+}
+
+// NewMetrics makes and registers them. All series but those of a partition exist from the start, with 0: the first error must be a
+// rise, not a series that was never there.
+func NewMetrics(build, worker string) *Metrics {
 	seconds := prometheus.ExponentialBuckets(0.001, 2, 15)
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
@@ -51,10 +60,23 @@ func NewMetrics() *Metrics {
 		queued:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "exactly_in_flight_bytes", Help: "Bytes prepared and not yet published."}),
 		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "exactly_partition_state", Help: "1 for the state a partition is in."},
 			[]string{"partition", "state"}),
-		states: map[int32]engine.State{},
+		events:    map[engine.EventKind]prometheus.Counter{},
+		positions: newPositions(),
+		states:    map[int32]engine.State{},
 	}
-	m.reg.MustRegister(m.records, m.rows, m.dead, m.published, m.capture, m.publish, m.queued, m.state,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "exactly_build_info", Help: "1; the labels say which program runs, as which worker."},
+		[]string{"version", "worker"})
+	info.WithLabelValues(build, worker).Set(1)
+	events := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "exactly_partition_events_total",
+		Help: "What happened to partitions: assigned, revoked or lost in rebalances, refused captures, failures, …"}, []string{"event"})
+	for _, k := range counted {
+		m.events[k] = events.WithLabelValues(string(k))
+	}
+	for o := engine.Committed; o <= engine.Lost; o++ {
+		m.publish.WithLabelValues(o.String())
+	}
+	m.reg.MustRegister(m.records, m.rows, m.dead, m.published, m.capture, m.publish, m.queued, m.state, info, events,
+		m.gap, m.lag, m.end, m.partitions, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -67,9 +89,18 @@ func (m *Metrics) State(partition int32, s engine.State) {
 		m.state.DeleteLabelValues(p, string(was))
 	}
 	delete(m.states, partition)
-	if s != engine.Unassigned {
-		m.states[partition] = s
-		m.state.WithLabelValues(p, string(s)).Set(1)
+	if s == engine.Unassigned {
+		m.forget(partition)
+		return
+	}
+	m.states[partition] = s
+	m.state.WithLabelValues(p, string(s)).Set(1)
+}
+
+// Event implements engine.Observer.
+func (m *Metrics) Event(_ int32, k engine.EventKind) {
+	if c := m.events[k]; c != nil {
+		c.Inc()
 	}
 }
 

@@ -82,6 +82,7 @@ func TestLibrariesHaveAnOwner(t *testing.T) {
 		{"github.com/spf13/cobra", []string{"cmd/exactly"}},
 		{"github.com/knadh/koanf", []string{"internal/config"}},
 		{"github.com/prometheus/client_golang", []string{"internal/telemetry"}},
+		{"go.opentelemetry.io/otel", []string{"internal/tracing"}},
 		{"github.com/twmb/franz-go/pkg/kfake", []string{"internal/stack"}},
 		{"github.com/fergusstrange/embedded-postgres", []string{"internal/stack"}},
 	} {
