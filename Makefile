@@ -7,6 +7,8 @@ export CGO_ENABLED = 1
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+IMAGE   ?= exactly:dev
 
 # Pinned: a linter that changes by itself breaks a tree that did not.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -18,7 +20,7 @@ PACKAGES     := ./...
 # What runs on the stack that TEST_STACK asks for.
 STACK_PACKAGES := ./tests/behaviour ./internal/offsets ./internal/admin ./audit
 
-.PHONY: help build demo test race e2e lint bench clean need
+.PHONY: help build demo test race e2e lint bench image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +53,12 @@ lint: need ## gofmt, vet, staticcheck and the house rules
 
 bench: need ## what it does in a second, on this machine
 	go test ./tests/bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+
+# Docker's older builder does not know RUN --mount; Podman's own image format has no health check.
+image: ## build the container image IMAGE (default exactly:dev), with Docker or Podman
+	@sh scripts/need.sh engine
+	@if command -v docker >/dev/null; then export DOCKER_BUILDKIT=1; set -- docker build; else set -- podman build --format docker; fi; \
+	set -x; "$$@" --tag $(IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) .
 
 clean: ## remove what was built
 	rm -rf bin

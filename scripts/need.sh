@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn)
+# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, engine)
 # Nothing but the shell's own commands: it must work where everything else is missing.
 set -u
 exec >&2
@@ -91,6 +91,17 @@ need_java() {
 	fi
 }
 
+need_engine() {
+	for e in docker podman; do
+		if command -v "$e" >/dev/null 2>&1; then
+			return
+		fi
+	done
+	miss "Docker or Podman, to build container images"
+	install podman podman podman
+	echo "    (or Docker: https://docs.docker.com/engine/install)"
+}
+
 for tool in "$@"; do
 	case $tool in
 	go) need_go ;;
@@ -102,6 +113,7 @@ for tool in "$@"; do
 			install maven maven maven
 		fi
 		;;
+	engine) need_engine ;;
 	make)
 		if ! command -v make >/dev/null 2>&1; then
 			miss make
@@ -109,7 +121,7 @@ for tool in "$@"; do
 		fi
 		;;
 	*)
-		echo "need.sh: $tool: must be go, cc, make, java or mvn" >&2
+		echo "need.sh: $tool: must be go, cc, make, java, mvn or engine" >&2
 		exit 2
 		;;
 	esac
