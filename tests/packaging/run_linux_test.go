@@ -31,6 +31,9 @@ type box struct {
 func boxed(t *testing.T) *box {
 	t.Helper()
 	b := &box{image: built(t)}
+	if os.Geteuid() != 0 {
+		t.Log("not root: the image's program runs as this user, and outside of its tree")
+	}
 	bin := filepath.Join(b.root, b.entrypoint[0])
 	f, err := elf.Open(bin)
 	require.NoError(t, err)
@@ -88,7 +91,6 @@ func (b *box) process(ctx context.Context, t *testing.T, env map[string]string, 
 		cmd.Dir = "/"
 		return cmd
 	}
-	t.Log("not root: the image's program runs as this user, and outside of its tree")
 	libraries := []string{}
 	for _, dir := range []string{filepath.Dir(b.loader), "/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib64"} {
 		libraries = append(libraries, filepath.Join(b.root, dir))
