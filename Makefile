@@ -18,7 +18,7 @@ TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
 PACKAGES     := ./...
 
 # What runs on the stack that TEST_STACK asks for.
-STACK_PACKAGES := ./tests/behaviour ./internal/offsets ./internal/admin ./audit
+STACK_PACKAGES := ./tests/behaviour ./internal/offsets ./internal/admin ./internal/transactions ./internal/doctor ./audit
 
 .PHONY: help build demo test race e2e lint bench image clean need
 
@@ -41,7 +41,7 @@ race: need ## the same under the race detector
 e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, and brokers killed (Java 17, Maven)
 	@sh scripts/need.sh java mvn
 	TEST_STACK=kafka go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
-	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e $(STACK_PACKAGES) ./tests/e2e
+	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/e2e
 
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi

@@ -22,6 +22,9 @@ func (s *Store) Claim(ctx context.Context, partition int32) (engine.Claim, error
 		if code(err) != "55P03" || attempt > 3 { // lock_not_available
 			return c, err
 		}
+		if held := s.held(ctx, partition); held != nil {
+			return c, held
+		}
 		if err := s.endHolder(ctx, partition); err != nil {
 			return c, err
 		}
@@ -82,6 +85,19 @@ func Predecessors(worker string, claimants []string) []string {
 		}
 	}
 	return p
+}
+
+// held is not nil if a person holds the partition. A person's command keeps the row's lock for as long as Kafka takes to answer, with the
+// hold already committed: it must not be ended in the middle. If it is frozen, the timeout of its own session ends it.
+func (s *Store) held(ctx context.Context, partition int32) error {
+	var state string
+	var h engine.HeldError
+	err := s.pool.QueryRow(ctx, `SELECT state, coalesce(held_by, ''), coalesce(held_why, '') FROM partition_offsets
+		WHERE source_id = $1 AND source_partition = $2`, s.source.ID, partition).Scan(&state, &h.By, &h.Why)
+	if err != nil || state != "held" {
+		return nil //nolint:nilerr // whoever asks goes on as if it were not, and meets the same error there
+	}
+	return &h
 }
 
 // endHolder ends the backend that holds the row's lock: the row's xmax names its transaction.

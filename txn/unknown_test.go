@@ -91,6 +91,27 @@ func TestClaimEndsAFrozenHolder(t *testing.T) {
 	require.Equal(t, []int64{2}, d.capture(b, d.batch(0, got.Epoch, 0, 3, 0)))
 }
 
+// A person's command holds the row's lock while it waits for Kafka, having said before that it holds the partition: it is left alone.
+func TestClaimLeavesACommandAlone(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	d.started(s, 1)
+	d.exec(`UPDATE partition_offsets SET state = 'held', held_by = 'me', held_why = 'test'`)
+	command, err := d.conn.Begin(d.ctx)
+	require.NoError(t, err)
+	defer command.Rollback(d.ctx) //nolint:errcheck // committed below
+	_, err = command.Exec(d.ctx, `SELECT FROM partition_offsets FOR UPDATE`)
+	require.NoError(t, err)
+	_, err = s.Claim(d.ctx, 0)
+	var held *engine.HeldError
+	require.ErrorAs(t, err, &held)
+	require.Equal(t, engine.HeldError{By: "me", Why: "test"}, *held)
+	_, err = command.Exec(d.ctx, `UPDATE partition_offsets SET state = 'open', held_by = NULL, held_why = NULL`)
+	require.NoError(t, err, "the command's session was ended")
+	require.NoError(t, command.Commit(d.ctx))
+	d.claim(s, 0)
+}
+
 // Guard 9: the answer to COMMIT never comes. Both outcomes are possible, and a claim tells which it was.
 func TestUnknownCommit(t *testing.T) {
 	for _, happened := range []bool{false, true} {

@@ -213,6 +213,9 @@ func (s *Stack) Stop() error {
 		if s.postgres != nil {
 			errs = append(errs, s.postgres.stop())
 		}
+		if s.state != nil {
+			s.state.releasePorts()
+		}
 		// Last: the lock says that nothing of this stack writes below the directory any more.
 		errs = append(errs, s.lock.Close())
 		if err := errors.Join(errs...); err != nil {

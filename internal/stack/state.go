@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/exactly-pipeline/exactly/internal/stack/apache"
+	"github.com/exactly-pipeline/exactly/internal/stack/child"
 )
 
 // state is what a directory's stack must have again at its next start.
@@ -58,6 +59,18 @@ func loadState(dir string, kind Kind, brokers int) (*state, error) {
 		return nil, fmt.Errorf("%s holds a stack of %d brokers, not %d: choose another directory", dir, n, brokers)
 	}
 	return s, nil
+}
+
+// releasePorts lets others choose the ports again.
+func (s *state) releasePorts() {
+	for _, p := range []int{s.KafkaPort, s.RegistryPort, s.PostgresPort} {
+		child.ReleasePort(p)
+	}
+	for _, broker := range s.Ports {
+		for _, p := range broker {
+			child.ReleasePort(p)
+		}
+	}
 }
 
 func (s *state) save() error {

@@ -234,9 +234,13 @@ func (b *bundle) stored() int64 {
 	return b.scalar(`SELECT coalesce(sum(next_offset), 0)::bigint FROM partition_offsets`)
 }
 
+// published is the sum of the group offsets, -1 while it can't be told: one is pending, or the coordinator moves.
 func (b *bundle) published() int64 {
 	os, err := b.adm.GroupOffsets(b.ctx, all)
-	require.NoError(b.t, err)
+	if err != nil {
+		b.t.Log(err)
+		return -1
+	}
 	var n int64
 	for _, o := range os {
 		if o.Pending {

@@ -82,8 +82,10 @@ func TestFrozenInsidePostgresTransaction(t *testing.T) {
 func TestTakeoverLeavesLiveWorkersAlone(t *testing.T) {
 	b := setup(t)
 	x, y := b.both([]string{failpoint(fp.PublishOffsetsSent + "=hold@3")}, nil)
-	b.generate(clicks / 2)
-	b.until("a holds its transaction open", func() bool { return b.hit(fp.PublishOffsetsSent) })
+	b.until("a holds its transaction open", func() bool {
+		b.generate(clicks / 20) // a little at a time: where Kafka is slow, a transaction takes all there is
+		return b.hit(fp.PublishOffsetsSent)
+	})
 	z := b.start("c")
 	b.until("c is a member", func() bool {
 		m, err := b.adm.Members(b.ctx)

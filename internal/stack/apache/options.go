@@ -86,7 +86,6 @@ func (o *Options) names() []string {
 
 // choosePorts gives every listener of every broker a port, the one of last time if it is still free.
 func (o *Options) choosePorts() error {
-	taken := map[int]bool{}
 	ports := make(Ports, o.Brokers)
 	for i := range ports {
 		ports[i] = map[string]int{}
@@ -95,15 +94,9 @@ func (o *Options) choosePorts() error {
 			if i < len(*o.Ports) {
 				want = (*o.Ports)[i][name]
 			}
-			for {
-				port, err := child.FreePort(want)
-				if err != nil {
-					return err
-				}
-				if want = 0; !taken[port] { // nobody listens on those we have chosen yet
-					taken[port], ports[i][name] = true, port
-					break
-				}
+			var err error
+			if ports[i][name], err = child.FreePort(want); err != nil {
+				return err
 			}
 		}
 	}

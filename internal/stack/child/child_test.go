@@ -18,7 +18,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-const parent = "CHILD_TEST_PARENT" // set: this process has a child in that directory, and waits to be killed
+const (
+	parent  = "CHILD_TEST_PARENT"  // set: this process has a child in that directory, and waits to be killed
+	chooser = "CHILD_TEST_CHOOSER" // set: this process chooses a port, and another one when it is told to
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(parent); dir != "" {
@@ -28,6 +31,15 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println(p.PID())
+		select {}
+	}
+	if os.Getenv(chooser) != "" {
+		port, _ := FreePort(0)
+		fmt.Println(port)
+		_, _ = fmt.Scanln()
+		next, _ := FreePort(0)
+		ReleasePort(port)
+		fmt.Println(next)
 		select {}
 	}
 	goleak.VerifyTestMain(m)
@@ -166,4 +178,41 @@ func TestFreePort(t *testing.T) {
 	other, err := FreePort(port)
 	require.NoError(t, err)
 	require.NotEqual(t, port, other, "somebody listens there")
+}
+
+// A port that another process has chosen is not chosen, though nobody listens there yet; once that process is gone, or gives it back, it is.
+func TestPortsAreReserved(t *testing.T) {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), chooser+"=1")
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	theirs := func() (port int) {
+		require.True(t, lines.Scan())
+		port, err := strconv.Atoi(lines.Text())
+		require.NoError(t, err)
+		return port
+	}
+	first := theirs()
+	ours, err := FreePort(first)
+	require.NoError(t, err)
+	require.NotEqual(t, first, ours)
+
+	_, err = fmt.Fprintln(in) // they give it back and choose another
+	require.NoError(t, err)
+	second := theirs()
+	require.NotEqual(t, first, second)
+	ours, err = FreePort(first)
+	require.NoError(t, err)
+	require.Equal(t, first, ours)
+
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	ours, err = FreePort(second)
+	require.NoError(t, err)
+	require.Equal(t, second, ours)
 }
