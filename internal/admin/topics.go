@@ -44,7 +44,27 @@ func (a *Admin) AwaitTopics(ctx context.Context, topics ...string) error {
 			}
 		}
 	}
-	return nil
+	return a.forget(ctx, topics)
+}
+
+// forget waits until our own client knows the topics: it keeps what it was told, also that there is no such topic, for MetadataMinAge.
+func (a *Admin) forget(ctx context.Context, topics []string) error {
+	for {
+		ds, err := a.adm.ListTopics(ctx, topics...)
+		if err == nil {
+			err = ds.Error()
+		}
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return err
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("wait for topics: %w", err)
+		case <-t.C:
+		}
+	}
 }
 
 // knows asks one broker. A topic or leader it does not know is a *kerr.Error.

@@ -32,21 +32,21 @@ const (
 
 // Facts are what rules judge. What is not known is in Unknown, and left empty.
 type Facts struct {
-	Settings    config.Config
-	Misspelt    []string // EXACTLY_ variables that are no setting
-	Librdkafka  string   // version
-	Geo         GeoFacts
-	Brokers     []Broker
-	ClusterID   string
-	Topics      map[string]*Topic // those of the settings that exist
-	Internal    map[string]*Topic // __transaction_state, __consumer_offsets, where they exist
-	Group       Group
-	Transaction string // why our transactional id may not be used; empty: it may be described
-	Open        []transactions.Transaction
-	Subjects    map[string]*schema.Subject
-	Database    Database
-	Unknown     map[Part]string
-	Now         time.Time
+	Settings   config.Config
+	Misspelt   []string // EXACTLY_ variables that are no setting
+	Librdkafka string   // version
+	Geo        GeoFacts
+	Brokers    []Broker
+	ClusterID  string
+	Topics     map[string]*Topic // those of the settings that exist
+	Internal   map[string]*Topic // __transaction_state, __consumer_offsets, where they exist
+	Group      Group
+	Lacks      []string // rights that a worker needs and this Kafka user has not
+	Open       []transactions.Transaction
+	Subjects   map[string]*schema.Subject
+	Database   Database
+	Unknown    map[Part]string
+	Now        time.Time
 }
 
 // Broker is one broker.
@@ -63,7 +63,7 @@ type Topic struct {
 	ID         string
 	Partitions []Partition
 	Settings   map[string]string
-	May        []string // what this Kafka user may do with it (KIP-430); nil: unknown
+	Told       bool // the broker tells what this Kafka user may do with it (KIP-430)
 }
 
 // Partition is one partition's replicas.
@@ -87,7 +87,7 @@ func (t *Topic) replication() int {
 // Group is the consumer group, if it has members.
 type Group struct {
 	Members []Member
-	May     []string // nil: unknown
+	Told    bool // likewise; not of a group that nobody has joined yet
 }
 
 // Member is one member.

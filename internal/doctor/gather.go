@@ -12,6 +12,7 @@ import (
 	"github.com/exactly-pipeline/exactly/clicks"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/confluent"
+	"github.com/exactly-pipeline/exactly/internal/provision"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
@@ -68,7 +69,7 @@ func geo(c *config.Config) GeoFacts {
 }
 
 func (g *gatherer) registry(ctx context.Context) error {
-	reg, err := schema.NewRegistry(g.c.Registry.URL)
+	reg, err := provision.Registry(g.c)
 	if err != nil {
 		return err
 	}

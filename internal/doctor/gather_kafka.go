@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/transactions"
 )
@@ -28,7 +29,7 @@ func (g *gatherer) kafka(ctx context.Context) error {
 	}
 	g.group(ctx, adm)
 	g.transactions(ctx, a)
-	return nil
+	return g.rights(ctx, adm)
 }
 
 func (g *gatherer) brokers(ctx context.Context, adm *kadm.Client) error {
@@ -76,14 +77,17 @@ func values(r kadm.ResourceConfig) map[string]string {
 
 func (g *gatherer) topics(ctx context.Context, adm *kadm.Client) error {
 	t := g.c.Topics
-	ours, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx), t.Input, t.Output, t.DLQ)
-	if err != nil {
-		return fmt.Errorf("ask for the topics: %w", err)
+	for _, name := range []string{t.Input, t.Output, t.DLQ} { // one by one: an error of one would be the error of all
+		is, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx), name)
+		if err != nil && !forbidden(err) {
+			return fmt.Errorf("ask for topic %s: %w", name, err)
+		}
+		g.describe(ctx, adm, is, g.f.Topics)
 	}
-	g.describe(ctx, adm, ours, g.f.Topics)
-	// What they are like matters, not that they may be seen: where they may not, the brokers' settings are looked at.
-	if internal, err := adm.ListTopicsWithInternal(ctx, "__transaction_state", "__consumer_offsets"); err == nil {
-		g.describe(ctx, adm, internal, g.f.Internal)
+	for _, name := range []string{"__transaction_state", "__consumer_offsets"} { // where they may not be seen, the brokers' settings are looked at
+		if is, err := adm.ListTopicsWithInternal(ctx, name); err == nil {
+			g.describe(ctx, adm, is, g.f.Internal)
+		}
 	}
 	return nil
 }
@@ -93,7 +97,7 @@ func (g *gatherer) describe(ctx context.Context, adm *kadm.Client, details kadm.
 		if d.Err != nil {
 			continue // not there, or not for this user: topic-missing says so
 		}
-		t := &Topic{Name: d.Topic, ID: uuid.UUID(d.ID).String(), Settings: map[string]string{}, May: operations(d.AuthorizedOperations)}
+		t := &Topic{Name: d.Topic, ID: uuid.UUID(d.ID).String(), Settings: map[string]string{}, Told: len(d.AuthorizedOperations) > 0}
 		for _, p := range d.Partitions.Sorted() {
 			t.Partitions = append(t.Partitions, Partition{ID: p.Partition, Leader: p.Leader, Replicas: len(p.Replicas), InSync: len(p.ISR)})
 		}
@@ -110,18 +114,6 @@ func (g *gatherer) describe(ctx context.Context, adm *kadm.Client, details kadm.
 	}
 }
 
-// operations are the names of what may be done; nil if the broker does not say.
-func operations(ops []kadm.ACLOperation) []string {
-	if len(ops) == 0 {
-		return nil
-	}
-	out := make([]string, len(ops))
-	for i, o := range ops {
-		out[i] = o.String()
-	}
-	return out
-}
-
 func (g *gatherer) group(ctx context.Context, adm *kadm.Client) {
 	ds, err := adm.DescribeGroups(ctx, g.c.Group)
 	if err == nil {
@@ -131,15 +123,15 @@ func (g *gatherer) group(ctx context.Context, adm *kadm.Client) {
 	case errors.Is(err, kerr.GroupIDNotFound):
 		return
 	case forbidden(err):
-		g.f.Group.May = []string{}
-		g.unknown(GroupMembers, denied("DESCRIBE on the group", err))
+		g.f.Group.Told = true
+		g.unknown(GroupMembers, denied("Describe on the group", err))
 		return
 	case err != nil:
 		g.unknown(GroupMembers, err)
 		return
 	}
 	d := ds[g.c.Group]
-	g.f.Group.May = operations(d.AuthorizedOperations)
+	g.f.Group.Told = len(d.AuthorizedOperations) > 0
 	for _, m := range d.Members {
 		out := Member{Client: m.ClientID, Host: m.ClientHost}
 		if m.InstanceID != nil {
@@ -149,10 +141,27 @@ func (g *gatherer) group(ctx context.Context, adm *kadm.Client) {
 	}
 }
 
-func (g *gatherer) transactions(ctx context.Context, a *admin.Admin) {
-	if _, err := a.Kadm().DescribeTransactions(ctx, g.c.TransactionalID(g.c.Worker.ID)); forbidden(err) {
-		g.f.Transaction = err.Error()
+// rights are those of a worker that this user lacks. Of transactional ids brokers don't tell; whether ours may be described they do.
+func (g *gatherer) rights(ctx context.Context, adm *kadm.Client) error {
+	rules := acl.Rules(g.c, acl.Worker)
+	missing, err := acl.Missing(ctx, adm, rules)
+	if err != nil {
+		return err
 	}
+	if _, err := adm.DescribeTransactions(ctx, g.c.TransactionalID(g.c.Worker.ID)); forbidden(err) {
+		for _, r := range rules {
+			if r.Type == acl.TransactionalID {
+				missing = append(missing, r)
+			}
+		}
+	}
+	for _, r := range missing {
+		g.f.Lacks = append(g.f.Lacks, r.String())
+	}
+	return nil
+}
+
+func (g *gatherer) transactions(ctx context.Context, a *admin.Admin) {
 	r, err := transactions.New(g.c, a).List(ctx, transactions.Options{})
 	if err != nil {
 		g.unknown(Transactions, err)

@@ -162,7 +162,7 @@ func (g *gatherer) tables(ctx context.Context, conn *pgx.Conn) (err error) {
 	if err := g.source(ctx, conn); err != nil {
 		return err
 	}
-	return g.rights(ctx, conn)
+	return g.privileges(ctx, conn)
 }
 
 func (g *gatherer) source(ctx context.Context, conn *pgx.Conn) error {
@@ -185,7 +185,7 @@ func refused(err error) bool {
 	return errors.As(err, &pe) && pe.Code == "42501" // insufficient_privilege
 }
 
-func (g *gatherer) rights(ctx context.Context, conn *pgx.Conn) error {
+func (g *gatherer) privileges(ctx context.Context, conn *pgx.Conn) error {
 	d := &g.f.Database
 	lacks := func(what string, may bool) {
 		if !may {

@@ -14,12 +14,14 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sr"
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/acl"
+	"github.com/exactly-pipeline/exactly/internal/config"
 )
 
 // rulesOf are the rules that were broken, sorted.
@@ -314,62 +316,51 @@ func pooler(t *testing.T, to string, refuse bool) (address string) {
 	return l.Addr().String()
 }
 
-// A Kafka user that may not do what a worker does, and may not look at everything either.
-func TestForbidden(t *testing.T) {
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, "user_clicks", "enriched_clicks", "user_clicks_dlq"))
-	require.NoError(t, err)
-	t.Cleanup(k.Close)
+// A Kafka user with just the rights of a worker, and with one less each time.
+func TestKafkaRights(t *testing.T) {
 	b := fresh(t)
-	b.cfg.Kafka.Brokers = k.ListenAddrs()[0]
-	b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ = "user_clicks", "enriched_clicks", "user_clicks_dlq"
-	answer := func(key kmsg.Key, f func(kmsg.Request) kmsg.Response) {
-		k.ControlKey(int16(key), func(req kmsg.Request) (kmsg.Response, error, bool) {
-			k.KeepControl()
-			return f(req), nil, true
-		})
-	}
-	answer(kmsg.DescribeConfigs, func(req kmsg.Request) kmsg.Response {
-		res := req.ResponseKind().(*kmsg.DescribeConfigsResponse)
-		for _, r := range req.(*kmsg.DescribeConfigsRequest).Resources {
-			out := kmsg.NewDescribeConfigsResponseResource()
-			out.ResourceType, out.ResourceName, out.ErrorCode = r.ResourceType, r.ResourceName, kerr.TopicAuthorizationFailed.Code
-			res.Resources = append(res.Resources, out)
+	rules := acl.Rules(&b.cfg, acl.Worker)
+	for i := -1; i < len(rules); i++ {
+		var acls []kfake.ACL
+		for j, r := range rules {
+			if i == j {
+				continue
+			}
+			a := kfake.ACL{Name: r.Name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Allow: true,
+				Operation: map[acl.Operation]kmsg.ACLOperation{acl.Read: kmsg.ACLOperationRead, acl.Write: kmsg.ACLOperationWrite}[r.Operation],
+				Resource: map[acl.Type]kmsg.ACLResourceType{
+					acl.Topic: kmsg.ACLResourceTypeTopic, acl.Group: kmsg.ACLResourceTypeGroup, acl.TransactionalID: kmsg.ACLResourceTypeTransactionalId,
+				}[r.Type]}
+			if r.Prefixed {
+				a.Pattern = kmsg.ACLResourcePatternTypePrefixed
+			}
+			acls = append(acls, a)
 		}
-		return res
-	})
-	answer(kmsg.DescribeGroups, func(req kmsg.Request) kmsg.Response {
-		res := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
-		g := kmsg.NewDescribeGroupsResponseGroup()
-		g.Group, g.ErrorCode = b.cfg.Group, kerr.GroupAuthorizationFailed.Code
-		res.Groups = append(res.Groups, g)
-		return res
-	})
-	answer(kmsg.DescribeTransactions, func(req kmsg.Request) kmsg.Response {
-		res := req.ResponseKind().(*kmsg.DescribeTransactionsResponse)
-		s := kmsg.NewDescribeTransactionsResponseTransactionState()
-		s.TransactionalID, s.ErrorCode = b.cfg.TransactionalID("w"), kerr.TransactionalIDAuthorizationFailed.Code
-		res.TransactionStates = append(res.TransactionStates, s)
-		return res
-	})
-	r := b.run(Options{})
-	var permissions []string
-	for _, f := range r.Findings {
-		if f.Rule == "kafka-permissions" {
-			permissions = append(permissions, f.Subject+": "+f.Found)
+		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ), kfake.EnableSASL(), kfake.EnableACLs(),
+			kfake.Superuser("PLAIN", "admin", "admin"), kfake.User("PLAIN", "u", "p", acls...))
+		require.NoError(t, err)
+		b.cfg.Kafka.Brokers, b.cfg.Kafka.SASL = k.ListenAddrs()[0], config.SASL{Mechanism: config.Plain, Username: "u", Password: "p"}
+		r := b.run(Options{})
+		k.Close()
+		require.Empty(t, r.Unreached)
+		var lacks []string
+		for _, f := range r.Findings {
+			if f.Rule == "kafka-permissions" {
+				lacks = append(lacks, strings.TrimPrefix(f.Found, "this Kafka user lacks "))
+			}
 		}
+		if i < 0 {
+			require.Empty(t, lacks)
+		} else {
+			require.Equal(t, []string{rules[i].String()}, lacks)
+		}
+		why := map[string]string{}
+		for _, u := range r.Unchecked {
+			why[u.Rule] = u.Why
+		}
+		require.Contains(t, why["cleanup-policy"], "needs DescribeConfigs on topic") // workers need not see settings
+		require.Contains(t, why["transaction-timeout"], "needs DescribeConfigs on the cluster")
 	}
-	require.Equal(t, []string{
-		"group " + b.cfg.Group + ": this Kafka user lacks READ, DESCRIBE",
-		"transactional id " + b.cfg.TransactionalID("*") + ": this Kafka user may not use it: TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Transactional ID authorization failed.",
-	}, permissions)
-	why := map[string]string{}
-	for _, u := range r.Unchecked {
-		why[u.Rule] = u.Why
-	}
-	require.Contains(t, why["cleanup-policy"], "needs DescribeConfigs on topic")
-	require.Contains(t, why["transaction-timeout"], "needs DescribeConfigs on the cluster")
-	require.Contains(t, why["group-members"], "needs DESCRIBE on the group")
-	require.Empty(t, r.Unreached)
 }
 
 // The clock's answer is bounded by the round trip.

@@ -123,17 +123,16 @@ var kafkaRules = []rule{
 		name: "kafka-permissions", severity: Error, needs: []Part{Kafka},
 		why: "A worker reads the input, reads the output topics back when a group offset is gone, writes to them in transactions, and is a member of the group.",
 		check: func(p *probe) {
-			for _, t := range p.ours() {
-				needs := []string{"READ", "DESCRIBE"}
-				if t.Name != p.Settings.Topics.Input {
-					needs = append(needs, "WRITE")
-				}
-				p.allowed("topic "+t.Name, t.May, needs)
+			for _, r := range p.Facts.Lacks {
+				p.found("", "exactly setup --print-acls=worker --principal User:… prints what to run", "this Kafka user lacks %s", r)
 			}
-			p.allowed("group "+p.Settings.Group, p.Group.May, []string{"READ", "DESCRIBE"})
-			if p.Transaction != "" {
-				id := p.Settings.TransactionalID("*")
-				p.found("transactional id "+id, "allow WRITE and DESCRIBE on transactional ids that begin with "+p.Settings.TransactionalID(""), "this Kafka user may not use it: %s", p.Transaction)
+			for _, t := range p.ours() {
+				if !t.Told {
+					p.miss("what this Kafka user may do", "topic "+t.Name)
+				}
+			}
+			if !p.Group.Told {
+				p.miss("what this Kafka user may do", "group "+p.Settings.Group)
 			}
 		},
 	},
@@ -206,30 +205,4 @@ func written(name string, n int64, known bool) string {
 		return name + " (not told)"
 	}
 	return fmt.Sprintf("%s=%d", name, n)
-}
-
-// allowed looks for operations that this Kafka user lacks.
-func (p *probe) allowed(what string, may, needs []string) {
-	if may == nil {
-		p.miss("what this Kafka user may do", what)
-		return
-	}
-	var lacks []string
-	for _, n := range needs {
-		if !contains(may, n) && !contains(may, "ALL") {
-			lacks = append(lacks, n)
-		}
-	}
-	if len(lacks) > 0 {
-		p.found(what, "allow it (kafka-acls.sh --add)", "this Kafka user lacks %s", strings.Join(lacks, ", "))
-	}
-}
-
-func contains(all []string, s string) bool {
-	for _, a := range all {
-		if strings.EqualFold(a, s) {
-			return true
-		}
-	}
-	return false
 }

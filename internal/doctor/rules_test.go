@@ -27,7 +27,7 @@ func wellFacts(t *testing.T) *Facts {
 		Settings: cfg, Librdkafka: "2.15.0", ClusterID: "c", Now: time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC),
 		Geo:    GeoFacts{Path: "/geo.mmdb", Built: time.Date(2026, 5, 20, 0, 0, 0, 0, time.UTC)},
 		Topics: map[string]*Topic{}, Internal: map[string]*Topic{}, Subjects: map[string]*schema.Subject{}, Unknown: map[Part]string{},
-		Group: Group{Members: []Member{{"w1", "exactly-w1", "h"}}, May: []string{"READ", "DESCRIBE", "DELETE"}},
+		Group: Group{Members: []Member{{"w1", "exactly-w1", "h"}}, Told: true},
 		Database: Database{
 			Version: 150018, User: "app", Encoding: "UTF8", SessionKept: true, Have: 3, Want: 3, Trigger: "O", Days: 8,
 			Connections: Connections{Max: 100, Reserved: 3, Used: 10, UserLimit: -1}, SkewError: time.Millisecond, Skew: -3 * time.Millisecond,
@@ -50,7 +50,7 @@ func wellFacts(t *testing.T) *Facts {
 	}
 	topic := func(name string) *Topic {
 		return &Topic{
-			Name: name, ID: "id of " + name, Partitions: []Partition{{0, 0, 3, 3}, {1, 1, 3, 3}}, May: []string{"READ", "WRITE", "DESCRIBE"},
+			Name: name, ID: "id of " + name, Partitions: []Partition{{0, 0, 3, 3}, {1, 1, 3, 3}}, Told: true,
 			Settings: map[string]string{
 				"min.insync.replicas": "2", "unclean.leader.election.enable": "false", "cleanup.policy": "delete", "retention.ms": "604800000", "retention.bytes": "-1",
 				"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": strconv.Itoa(math.MaxInt64), "message.timestamp.after.max.ms": "3600000", "max.message.bytes": "1048588",
@@ -104,9 +104,7 @@ var broken = []struct {
 		f.Brokers[0].Settings["offsets.topic.replication.factor"] = "1"
 	}},
 	{"consumer-offsets-replication", Error, "min.insync.replicas is 1", func(f *Facts) { f.Internal["__consumer_offsets"].Settings["min.insync.replicas"] = "1" }},
-	{"kafka-permissions", Error, "lacks WRITE", func(f *Facts) { f.Topics[out].May = []string{"READ", "DESCRIBE"} }},
-	{"kafka-permissions", Error, "lacks READ, DESCRIBE", func(f *Facts) { f.Group.May = []string{} }},
-	{"kafka-permissions", Error, "may not use it", func(f *Facts) { f.Transaction = "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" }},
+	{"kafka-permissions", Error, "lacks Write on topic enriched_clicks", func(f *Facts) { f.Lacks = []string{"Write on topic enriched_clicks"} }},
 	{"group-members", Error, "client sarama at 10.0.0.9", func(f *Facts) { f.Group.Members = append(f.Group.Members, Member{"", "sarama", "10.0.0.9"}) }},
 	{"open-transactions", Warning, "producer 7 that no coordinator knows of", func(f *Facts) {
 		f.Open = []transactions.Transaction{{State: transactions.Hanging, ProducerID: 7, Partitions: []transactions.Partition{{Topic: out}}}}
@@ -237,7 +235,7 @@ func TestUnknown(t *testing.T) {
 	for i := range f.Brokers {
 		delete(f.Brokers[i].Settings, "transaction.max.timeout.ms")
 	}
-	f.Topics[in].May = nil
+	f.Topics[in].Told = false
 	f.Unknown[TopicSettings] = "forbidden"
 	r := judge(f, false)
 	require.True(t, r.Clean())
