@@ -238,5 +238,5 @@ func (b *builder) run(c *instructions.RunCommand) {
 		}
 	}
 	out, err := cmd.CombinedOutput()
-	require.NoError(b.t, err, "RUN %s\n%s", line, out)
+	require.NoError(b.t, err, "RUN %s\n%s\nIf a file to be embedded is not found: .dockerignore lets in what it names, nothing else.", line, out)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // offered is what the base image has for a program to be linked with: Debian's libc6, and nothing else (no libgcc, no OpenSSL).
@@ -129,7 +130,7 @@ func TestImageRuns(t *testing.T) {
 	b := boxed(t)
 	require.Contains(t, b.exactly(t, nil, "--version"), testVersion)
 
-	s, err := stack.Start(t.Context(), stack.Options{Dir: filepath.Join(scratch, "data"), NoSyncKafka: true, NoSyncPostgres: true})
+	s, err := teststack.Start(t.Context(), stack.Options{Dir: filepath.Join(scratch, "data")})
 	require.NoError(t, err)
 	defer s.Stop() //nolint:errcheck // its folder goes as well
 	env := s.Env()
