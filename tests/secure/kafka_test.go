@@ -41,6 +41,7 @@ func (w *world) workers() workers {
 func (ps workers) stop() {
 	for _, p := range ps {
 		p.stop()
+		p.w.t.Log(p.out.tail())
 	}
 }
 
@@ -112,6 +113,7 @@ func TestOAuthBearer(t *testing.T) {
 	require.Zero(t, ps.total("can't be used")+ps.total("does not accept")+ps.total("gives us no token"))
 
 	// Another secret: refused, said once, and accepted again once the file has it.
+	ps.each((*process).mark)
 	shared.oidc.set(client, password("two"), 10*time.Second)
 	ps.each(func(p *process) { p.says("gives us no token: 401 Unauthorized invalid_client wrong client secret") })
 	in.refused("gives us no token: 401 Unauthorized", "setup")
@@ -181,6 +183,7 @@ func TestWorkerGetsOverIt(t *testing.T) {
 	w.settled(100)
 
 	// The broker is told first. Each client has to show the password again soon, and is refused.
+	ps.each((*process).mark)
 	res, err := shared.adm.Kadm().AlterUserSCRAMs(w.ctx, nil, []kadm.UpsertSCRAM{{User: user, Mechanism: kadm.ScramSha512, Iterations: 4096, Password: password("new")}})
 	require.NoError(t, err)
 	require.NoError(t, res.Error())
@@ -209,6 +212,7 @@ func TestGeneratorFollowsPassword(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, res.Error())
 	p.says("kafka does not accept who we say we are")
+	p.says("Kafka is away")
 	in.rewrite("kafka.sasl.password_file", password("new"))
 	p.says("Kafka acknowledges again")
 	p.stop()

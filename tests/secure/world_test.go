@@ -139,6 +139,7 @@ type process struct {
 	cmd  *exec.Cmd
 	out  *syncBuffer
 	done chan struct{}
+	from int
 }
 
 func (w *world) start(args ...string) *process {
@@ -199,16 +200,19 @@ func (p *process) stop() {
 	require.Zero(p.w.t, p.cmd.ProcessState.ExitCode(), "%s", p.out.tail())
 }
 
+// mark has says and count look only at what comes from here on.
+func (p *process) mark() { p.from = len(p.out.String()) }
+
 // says waits until it has written one of the texts.
 func (p *process) says(texts ...string) {
 	p.w.t.Helper()
 	require.Eventually(p.w.t, func() bool {
-		out := p.out.String()
+		out := p.out.String()[p.from:]
 		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(out, text) })
 	}, patience, 20*time.Millisecond, "says one of %q", texts)
 }
 
-func (p *process) count(text string) int { return strings.Count(p.out.String(), text) }
+func (p *process) count(text string) int { return strings.Count(p.out.String()[p.from:], text) }
 
 // settled waits until all that was generated is captured and published, as the audit sees it.
 func (w *world) settled(clicks int) {
@@ -251,5 +255,5 @@ func (s *syncBuffer) String() string {
 
 func (s *syncBuffer) tail() string {
 	t := s.String()
-	return t[max(0, len(t)-4000):]
+	return t[max(0, len(t)-8000):]
 }
