@@ -38,10 +38,10 @@ test: need ## all tests, and how many ran on which stack
 race: need ## the same under the race detector
 	go run ./internal/testcount -race $(TEST_FLAGS) $(PACKAGES)
 
-e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, and brokers killed (Java 17, Maven)
+e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, brokers killed, and secured connections (Java 17, Maven)
 	@sh scripts/need.sh java mvn
 	TEST_STACK=kafka go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
-	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/e2e
+	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/e2e ./tests/secure
 
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi

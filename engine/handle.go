@@ -67,7 +67,9 @@ func (w *Worker) rebalance(e evRebalance) {
 		w.stamp = e.stamp
 	}
 	w.paused = 0
-	w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
+	if e.kind != EvLost || len(e.partitions) > 0 { // a client that can't join loses nothing, at each try
+		w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
+	}
 	if e.kind == EvAssigned {
 		for _, id := range e.partitions {
 			if w.parts[id] == nil {

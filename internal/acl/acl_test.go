@@ -3,6 +3,7 @@ package acl
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -116,4 +117,25 @@ func TestRulesFollowSettings(t *testing.T) {
 			require.False(t, strings.Contains(r.String(), "user_clicks"))
 		}
 	}
+}
+
+// doc/operations.md lists them all, and no other.
+func TestDocumentListsRules(t *testing.T) {
+	b, err := os.ReadFile("../../doc/operations.md")
+	require.NoError(t, err)
+	_, table, found := strings.Cut(string(b), "| role | operation | resource | | what for |\n|---|---|---|---|---|\n")
+	require.True(t, found)
+	table, _, _ = strings.Cut(table, "\n\n")
+	c := config.Defaults()
+	var want []string
+	for _, role := range Roles {
+		for _, r := range Rules(&c, role) {
+			name := "`" + r.Name + "`"
+			if r.Prefixed {
+				name += " and what begins so"
+			}
+			want = append(want, fmt.Sprintf("| %s | %s | %s | %s | %s |", role, r.Operation, strings.ReplaceAll(string(r.Type), "-", " "), name, r.Why))
+		}
+	}
+	require.Equal(t, want, strings.Split(table, "\n"))
 }

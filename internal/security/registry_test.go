@@ -136,3 +136,27 @@ func TestRegistryTLS(t *testing.T) {
 	require.ErrorContains(t, err, "hangs up on us: it may want https://")
 	require.False(t, Refused(err))
 }
+
+// Our certificate is read anew for each connection.
+func TestRegistryCertificateChanges(t *testing.T) {
+	old, next := testca.New(t), testca.New(t)
+	tc := serverTLS(next.Server())
+	tc.ClientAuth, tc.ClientCAs = tls.RequireAndVerifyClientCert, next.Pool
+	s := registryServer(t, tc, nil)
+	before, after := old.Client("exactly"), next.Client("exactly")
+	r := &config.Registry{URL: s.URL, TLS: config.RegistryTLS{CA: next.File, Cert: secretFile(t, read(t, before.Cert)), Key: secretFile(t, read(t, before.Key))}}
+	tr, err := Registry(r)
+	require.NoError(t, err)
+	cl := &http.Client{Transport: tr}
+	defer cl.CloseIdleConnections()
+	require.ErrorContains(t, get(cl, s.URL), "refuses our side")
+	require.NoError(t, os.WriteFile(r.TLS.Cert, []byte(read(t, after.Cert)), 0o600))
+	require.NoError(t, os.WriteFile(r.TLS.Key, []byte(read(t, after.Key)), 0o600))
+	require.NoError(t, get(cl, s.URL))
+}
+
+func read(t *testing.T, path string) string {
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(b)
+}

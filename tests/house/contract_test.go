@@ -18,7 +18,7 @@ import (
 
 // commands of the program, with their flags that scripts use.
 var commands = map[string][]string{
-	"demo": {"--json"}, "dev": {"--data", "--env-file"}, "setup": nil, "migrate": nil, "generate": {"--rate", "--count", "--seed"}, "run": nil,
+	"demo": {"--json"}, "dev": {"--data", "--env-file"}, "setup": {"--print-acls", "--principal"}, "migrate": nil, "generate": {"--rate", "--count", "--seed"}, "run": nil,
 	"audit": {"--settled", "--json"}, "offsets": nil, "offsets show": {"--json"}, "offsets restore": {"--partition", "--reason"},
 	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
 	"config print": {"--json"}, "health": {"--ready"},
@@ -38,6 +38,8 @@ var tables = map[string]string{
 }
 
 var settings = []string{
+	"EXACTLY_KAFKA_TLS_ENABLED", "EXACTLY_KAFKA_TLS_CA", "EXACTLY_KAFKA_TLS_CERT", "EXACTLY_KAFKA_TLS_KEY", "EXACTLY_KAFKA_SASL_MECHANISM", "EXACTLY_KAFKA_SASL_USERNAME",
+	"EXACTLY_KAFKA_SASL_PASSWORD", "EXACTLY_KAFKA_SASL_PASSWORD_FILE", "EXACTLY_POSTGRES_DSN_FILE", "EXACTLY_POSTGRES_PASSWORD_FILE", "EXACTLY_REGISTRY_PASSWORD_FILE", "EXACTLY_REGISTRY_TOKEN_FILE",
 	"EXACTLY_KAFKA_BROKERS", "EXACTLY_POSTGRES_DSN", "EXACTLY_REGISTRY_URL", "EXACTLY_GEO_DATABASE", "EXACTLY_GROUP", "EXACTLY_WORKER_ID", "EXACTLY_HTTP_ADDR",
 }
 

@@ -55,6 +55,7 @@ func run(m *testing.M) int {
 	}
 	defer shared.stack.Stop() //nolint:errcheck // its directory goes as well
 	defer shared.adm.Close()
+	defer shared.oidc.close()
 	code := m.Run()
 	if leaks := leaked(); len(leaks) > 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: secrets were printed by", leaks)
