@@ -1,0 +1,4 @@
+package conformance
+
+// differs are the known differences.
+var differs = []difference{}
