@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // stacks are those that the tables know.
@@ -53,24 +54,27 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	shared.name = os.Getenv("TEST_STACK")
-	if shared.name == "" {
-		shared.name = "embedded"
+	if shared.name = os.Getenv(teststack.Variable); shared.name == "" {
+		shared.name = stacks[0]
 	}
-	if shared.name == "embedded" {
-		s, err := stack.Start(ctx, stack.Options{Dir: dir, NoSyncKafka: true, NoSyncPostgres: true})
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer s.Stop() //nolint:errcheck // its directory goes as well
-		shared.brokers, shared.registry = s.Brokers(), s.RegistryURL()
-	} else {
-		shared.brokers, shared.registry = os.Getenv("CONFORM_BROKERS"), os.Getenv("CONFORM_REGISTRY")
+	at := time.Now()
+	if shared.name == "aphand" {
+		shared.name = "kafka"
+		shared.brokers, shared.registry = "127.0.0.1:39192", "http://127.0.0.1:39180/apis/ccompat/v7"
+		return m.Run()
 	}
+	s, err := teststack.Start(ctx, stack.Options{Dir: dir, Only: stack.Broker | stack.Registry})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer s.Stop() //nolint:errcheck // its directory goes as well
+	shared.brokers, shared.registry = s.Brokers(), s.RegistryURL()
+	started := time.Since(at)
 	code := m.Run()
 	if testing.Verbose() {
 		list(os.Stdout)
+		fmt.Printf("the stack took %.1f s to start, the rules %.1f s\n", started.Seconds(), time.Since(at).Seconds()-started.Seconds())
 	}
 	return code
 }

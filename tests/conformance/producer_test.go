@@ -54,9 +54,10 @@ func (p *producer) begin() {
 	require.NoError(p.w.t, p.p.Begin())
 }
 
-// event is a message to partition 0 of a topic.
+// event is a message to partition 0 of a topic, of now: a broker counts retention from a record's own time, and what is older may be
+// gone before it is read.
 func event(topic, value string) *outbox.Message {
-	return &outbox.Message{Topic: topic, TimestampMs: 1, Value: []byte(value)}
+	return &outbox.Message{Topic: topic, TimestampMs: now(), Value: []byte(value)}
 }
 
 func (p *producer) produce(ms ...*outbox.Message) {

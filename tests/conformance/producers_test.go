@@ -20,7 +20,7 @@ var producerRules = []rule{
 // batch is a record batch of n records, beginning at a sequence number.
 func batch(pid int64, epoch int16, sequence int32, n int, transactional bool) []byte {
 	b := kmsg.RecordBatch{
-		PartitionLeaderEpoch: -1, Magic: 2, LastOffsetDelta: int32(n - 1), FirstTimestamp: 1, MaxTimestamp: 1,
+		PartitionLeaderEpoch: -1, Magic: 2, LastOffsetDelta: int32(n - 1), FirstTimestamp: now(), MaxTimestamp: now(),
 		ProducerID: pid, ProducerEpoch: epoch, FirstSequence: sequence, NumRecords: int32(n),
 	}
 	if transactional {
@@ -64,9 +64,13 @@ func (w *world) pushed(topic string, records []byte, transactionalID string) (in
 	p.Records = records
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
-	kres, err := w.raw.Broker(int(md.Topics[topic].Partitions[0].Leader)).Request(w.soon(), req)
-	require.NoError(w.t, err)
-	res := kres.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+	var res kmsg.ProduceResponseTopicPartition
+	w.until("the leader knows that it is one", func() bool {
+		kres, err := w.raw.Broker(int(md.Topics[topic].Partitions[0].Leader)).Request(w.soon(), req)
+		require.NoError(w.t, err)
+		res = kres.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
+		return code(res.ErrorCode) != "NOT_LEADER_FOR_PARTITION"
+	})
 	return res.ErrorCode, res.BaseOffset
 }
 

@@ -48,12 +48,14 @@ func headersAsGiven(w *world) {
 	}
 	p := w.producer("a")
 	p.begin()
-	p.produce(&outbox.Message{Topic: in, TimestampMs: 1, Value: []byte("v"), Headers: hs}, &outbox.Message{Topic: in, TimestampMs: 1, Value: []byte("v")})
+	p.produce(&outbox.Message{Topic: in, TimestampMs: now(), Value: []byte("v"), Headers: hs}, &outbox.Message{Topic: in, TimestampMs: now(), Value: []byte("v")})
 	w.is("commit", "ok", class(p.commit()))
 	rs := w.joined("a", 1).takes(2)
 	w.is("headers", headerText(hs), headerText(rs[0].Headers))
 	w.is("no headers", 0, len(rs[1].Headers))
 }
+
+func now() int64 { return time.Now().UnixMilli() }
 
 func text(b []byte) string {
 	if b == nil {
@@ -67,8 +69,8 @@ func nullIsNotEmpty(w *world) {
 	in := w.cfg.Topics.Input
 	p := w.producer("a")
 	p.begin()
-	p.produce(&outbox.Message{Topic: in, TimestampMs: 1, Key: []byte("k")}, &outbox.Message{Topic: in, TimestampMs: 1, Key: []byte("k"), Value: []byte{}},
-		&outbox.Message{Topic: in, TimestampMs: 1, Key: []byte{}, Value: []byte("v")}, &outbox.Message{Topic: in, TimestampMs: 1})
+	p.produce(&outbox.Message{Topic: in, TimestampMs: now(), Key: []byte("k")}, &outbox.Message{Topic: in, TimestampMs: now(), Key: []byte("k"), Value: []byte{}},
+		&outbox.Message{Topic: in, TimestampMs: now(), Key: []byte{}, Value: []byte("v")}, &outbox.Message{Topic: in, TimestampMs: 1})
 	w.is("commit", "ok", class(p.commit()))
 	var got []string
 	for _, r := range w.joined("a", 1).takes(4) {
@@ -80,8 +82,8 @@ func nullIsNotEmpty(w *world) {
 func timestampsKept(w *world) {
 	w.topics(1)
 	in := w.cfg.Topics.Input
-	now := time.Now().UnixMilli()
-	want := []int64{1, 999_999_999_999, now - 5, now + 60_000, 2}
+	at := now()
+	want := []int64{1, 999_999_999_999, at - 5, at + 60_000, 2} // one batch: what is young keeps the old from expiring
 	p := w.producer("a")
 	p.begin()
 	for _, ts := range want {
@@ -94,7 +96,7 @@ func timestampsKept(w *world) {
 	}
 	w.is("timestamps", fmt.Sprint(want), got)
 	p.begin()
-	p.produce(&outbox.Message{Topic: in, TimestampMs: now + 2*time.Hour.Milliseconds(), Value: []byte("v")})
+	p.produce(&outbox.Message{Topic: in, TimestampMs: now() + 2*time.Hour.Milliseconds(), Value: []byte("v")})
 	w.is("two hours ahead", "abortable", class(p.commit()))
 }
 
@@ -114,10 +116,10 @@ func aMegabyteArrives(w *world) {
 	large := random(1_000_000)
 	p := w.producer("a")
 	p.begin()
-	p.produce(&outbox.Message{Topic: in, TimestampMs: 1, Value: large})
+	p.produce(&outbox.Message{Topic: in, TimestampMs: now(), Value: large})
 	w.is("1 MB", "ok", class(p.commit()))
 	p.begin()
-	p.produce(&outbox.Message{Topic: in, TimestampMs: 1, Value: random(1_048_588 + 1)})
+	p.produce(&outbox.Message{Topic: in, TimestampMs: now(), Value: random(1_048_588 + 1)})
 	w.is("too large", "abortable", class(p.commit()))
 	w.is("its abort", "ok", class(p.abort()))
 	p.begin()
@@ -135,10 +137,9 @@ func aMegabyteArrives(w *world) {
 
 func whatCameInGoesOut(w *world) {
 	w.cfg.Topics.Partitions = 1
-	_, err := provision.Topics(w.soon(), &w.cfg, w.kadm)
+	_, err := provision.Topics(w.soon(), &w.cfg, w.adm)
 	require.NoError(w.t, err)
 	in, dlq := w.cfg.Topics.Input, w.cfg.Topics.DLQ
-	w.haveLeaders(1, in, dlq)
 	cl := w.client(kgo.ProducerBatchMaxBytes(32<<20), kgo.ProducerBatchCompression(kgo.GzipCompression()))
 	came := func(n int, compressed bool) string {
 		value := make([]byte, n)
@@ -150,7 +151,7 @@ func whatCameInGoesOut(w *world) {
 	goes := func(n int) string {
 		p := w.producer("a")
 		p.begin()
-		p.produce(&outbox.Message{Topic: dlq, TimestampMs: 1, Value: make([]byte, n), Headers: []outbox.Header{{Key: "why", Value: make([]byte, 1000)}}})
+		p.produce(&outbox.Message{Topic: dlq, TimestampMs: now(), Value: make([]byte, n), Headers: []outbox.Header{{Key: "why", Value: make([]byte, 1000)}}})
 		return class(p.commit())
 	}
 	const largest = 1_048_588 - 100

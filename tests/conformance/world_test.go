@@ -96,28 +96,12 @@ func (w *world) topics(n int32) {
 		}
 		res, err := w.kadm.CreateTopics(w.ctx, n, int16(min(3, len(brokers))), nil, names...)
 		require.NoError(w.t, errors.Join(err, res.Error()))
-		w.haveLeaders(int(n), names...)
+		require.NoError(w.t, w.adm.AwaitTopics(w.ctx, names...))
 	}
 	sets := pool.sets[n]
 	last := sets[len(sets)-1]
 	pool.sets[n] = sets[:len(sets)-1]
 	w.cfg.Topics.Input, w.cfg.Topics.Output, w.cfg.Topics.DLQ = last.Input, last.Output, last.DLQ
-}
-
-func (w *world) haveLeaders(n int, names ...string) {
-	w.t.Helper()
-	w.until("the topics have their leaders", func() bool {
-		l, err := w.kadm.ListEndOffsets(w.ctx, names...)
-		if err != nil || l.Error() != nil {
-			return false
-		}
-		for _, t := range names {
-			if len(l[t]) != n {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // is holds what was observed at a point of the rule to what the rule says, or to the difference this stack is known for. It goes on
