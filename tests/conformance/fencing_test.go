@@ -6,20 +6,18 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
-	"github.com/exactly-pipeline/exactly/internal/confluent"
 )
 
 var fencingRules = []rule{
-	{"init-fences", "a take-over initialises the predecessor's transactional id: its transaction is aborted, the group offset stable at once, its commit refused for good", initFences},
-	{"second-producer-fences-first", "a restarted worker initialises its own transactional id (guard 8): whatever its former process still sends is refused", secondProducerFences},
-	{"fenced-stays-fenced", "a fenced worker can't come back with the epoch it had, not even by asking for the next one", fencedStaysFenced},
-	{"generation-fences", "offsets sent with a stale generation or by an unknown member are refused (guard 2): a former owner can't move the group offset", generationFences},
-	{"broker-does-not-know-owners", "the broker checks member and generation, not who owns a partition: so an old batch is never sent with fresh group metadata (guard 2)", brokerDoesNotKnowOwners},
-	{"outsider-is-not-fenced", "with no member and generation -1 nothing is checked: what people's commands rely on, and what no worker may ever send", outsiderIsNotFenced},
-	{"stale-stamp-is-told-apart", "group metadata from before a rebalance is refused with an error of its own class: abort, wait for the callback, publish the same bytes again", staleStamp},
+	{"init-fences", "a take-over initialises the predecessor's transactional id: its transaction is aborted, the group offset stable at once, its commit refused for good", initFences, both},
+	{"second-producer-fences-first", "a restarted worker initialises its own transactional id (guard 8): whatever its former process still sends is refused", secondProducerFences, both},
+	{"fenced-stays-fenced", "a fenced worker can't come back with the epoch it had, not even by asking for the next one", fencedStaysFenced, wire},
+	{"generation-fences", "offsets sent with a stale generation or by an unknown member are refused (guard 2): a former owner can't move the group offset", generationFences, wire},
+	{"broker-does-not-know-owners", "the broker checks member and generation, not who owns a partition: so an old batch is never sent with fresh group metadata (guard 2)", brokerDoesNotKnowOwners, wire},
+	{"outsider-is-not-fenced", "with no member and generation -1 nothing is checked: what people's commands rely on, and what no worker may ever send", outsiderIsNotFenced, wire},
+	{"stale-stamp-is-told-apart", "group metadata from before a rebalance is refused with an error of its own class: abort, wait for the callback, publish the same bytes again", staleStamp, both},
 }
 
 func initFences(w *world) {
@@ -49,6 +47,7 @@ func secondProducerFences(w *world) {
 	first.begin()
 	first.produce(event(out, "first"))
 	w.is("first sends offsets", "ok", class(first.offsets(m.stamp(), offset(0, 1))))
+	w.until("its event is in the log", func() bool { _, hw := w.ends(out); return hw > 0 })
 	second := w.producer("a")
 	w.is("group offset after init", "none", w.group(0))
 	second.begin()
@@ -61,24 +60,12 @@ func secondProducerFences(w *world) {
 	w.is("group offset", "3", w.settled(0))
 	w.is("events", "[second third]", w.committed(out))
 
-	third := w.idle("a") // what it does first, it does fenced
+	third := w.producer("a") // what it does first, it does fenced
 	w.producer("a")
 	third.begin()
 	third.produce(event(out, "fourth"))
 	w.is("a fenced producer's offsets", "fatal", class(third.offsets(m.stamp(), offset(0, 9))))
 	w.is("events at the end", "[second third]", w.committed(out))
-}
-
-// idle is an initialised producer with short deadlines: fenced before its first transaction, its calls end by those.
-func (w *world) idle(worker string) *producer {
-	w.t.Helper()
-	cfg := w.cfg
-	cfg.Worker.ID, cfg.Kafka.TransactionTimeout = worker, 10*time.Second
-	p, err := confluent.NewProducer(&cfg, zap.NewNop())
-	require.NoError(w.t, err)
-	w.t.Cleanup(p.Close)
-	require.NoError(w.t, p.Init(w.soon()))
-	return &producer{w, p}
 }
 
 func fencedStaysFenced(w *world) {

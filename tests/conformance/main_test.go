@@ -12,9 +12,10 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
 	"github.com/exactly-pipeline/exactly/internal/teststack"
@@ -58,11 +59,6 @@ func run(m *testing.M) int {
 		shared.name = stacks[0]
 	}
 	at := time.Now()
-	if shared.name == "aphand" {
-		shared.name = "kafka"
-		shared.brokers, shared.registry = "127.0.0.1:39192", "http://127.0.0.1:39180/apis/ccompat/v7"
-		return m.Run()
-	}
 	s, err := teststack.Start(ctx, stack.Options{Dir: dir, Only: stack.Broker | stack.Registry})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -83,14 +79,15 @@ func run(m *testing.M) int {
 func list(w io.Writer) {
 	fmt.Fprintf(w, "\nrules on the stack %q:\n", shared.name)
 	for _, r := range allRules() {
-		o, ok := shared.said.told[r.name]
-		if !ok {
-			continue
-		}
-		fmt.Fprintf(w, "  %-8s %-28s %s\n", o.result, r.name, r.leans)
-		for _, p := range o.differs {
-			d := find(differs, shared.name, r.name, p)
-			fmt.Fprintf(w, "           %-28s differs: %s: %s\n", "", p, strings.TrimSpace(d.instead))
+		for _, client := range r.by {
+			o, ok := shared.said.told[r.name+"/"+client]
+			if !ok {
+				continue
+			}
+			fmt.Fprintf(w, "  %-8s %-30s %-10s %s\n", o.result, r.name, client, r.leans)
+			for _, d := range o.differs {
+				fmt.Fprintf(w, "  %51s %s: %s\n", "", d.point, d.instead)
+			}
 		}
 	}
 }
@@ -103,14 +100,28 @@ func check(t *testing.T, rules []rule) {
 		r := &rules[i]
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, r)
-			defer func() { shared.said.tell(w.outcome()) }()
-			r.holds(w)
-			for _, d := range differs {
-				if d.rule == r.name && d.on(shared.name) && !w.asked[d.point] {
-					t.Errorf("nothing was observed at %q, which the table of differences names", d.point)
-				}
+			if len(r.by) == 1 {
+				try(t, r, r.by[0])
+				return
+			}
+			for _, client := range r.by {
+				t.Run(client, func(t *testing.T) {
+					t.Parallel()
+					try(t, r, client)
+				})
 			}
 		})
 	}
+}
+
+func try(t *testing.T, r *rule, client string) {
+	w := newWorld(t, r, client)
+	defer func() { shared.said.tell(w) }()
+	r.holds(w)
+	for _, d := range differs {
+		if d.rule == r.name && d.on(shared.name, client) && !w.asked[d.point] {
+			t.Errorf("nothing was observed at %q, which the table of differences names", d.point)
+		}
+	}
+	require.Equal(t, client != "", w.clients, "the rule is tried with the wrong clients")
 }

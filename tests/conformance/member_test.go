@@ -6,19 +6,20 @@ import (
 	"sync"
 	"time"
 
-	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/confluent"
+	"github.com/exactly-pipeline/exactly/internal/franz"
 )
 
-// member is a worker's consumer, with a poll loop of its own in place of the engine's. Partitions it is given are read from offset 0,
-// once; those it keeps are not touched.
+// member is a worker's consumer, with a poll loop of its own in place of the engine's. Partitions it is given are sought to
+// one offset, once; those it keeps are not touched.
 type member struct {
 	w      *world
-	src    *confluent.Source
+	src    engine.Source
+	from   int64
 	closed chan struct{}
 	stop   chan struct{}
 	once   sync.Once
@@ -31,23 +32,32 @@ type member struct {
 	records   []engine.Record
 	err       error   // the first that concerns a partition, or ends the membership
 	heard     []error // all
+	polls     int
 	jobs      []func()
 	onRevoke  func(partitions []int32, s engine.Stamp)
 }
 
-// join starts a member under an instance id.
-func (w *world) join(id string) *member {
+// joinFrom starts a member that reads from an offset.
+func (w *world) joinFrom(id string, from int64) *member {
 	w.t.Helper()
 	cfg := w.cfg
 	cfg.Worker.ID = id
-	m := &member{w: w, closed: make(chan struct{}), stop: make(chan struct{})}
+	m := &member{w: w, from: from, closed: make(chan struct{}), stop: make(chan struct{})}
+	w.clients = true
 	var err error
-	m.src, err = confluent.NewSource(&cfg, m, zap.NewNop())
+	if w.client == "franz" {
+		m.src, err = franz.NewSource(&cfg, m, zap.NewNop())
+	} else {
+		m.src, err = confluent.NewSource(&cfg, m, zap.NewNop())
+	}
 	require.NoError(w.t, err)
 	go m.loop()
 	w.t.Cleanup(m.close)
 	return m
 }
+
+// join starts a member under an instance id, which reads what it is given from the first offset.
+func (w *world) join(id string) *member { w.t.Helper(); return w.joinFrom(id, 0) }
 
 // joined is a member that owns n partitions.
 func (w *world) joined(id string, n int) *member {
@@ -79,6 +89,7 @@ func (m *member) loop() {
 		var err error
 		buf, err = m.src.Poll(buf[:0], 100, 20*time.Millisecond)
 		m.mu.Lock()
+		m.polls++
 		m.records = append(m.records, slices.Clone(buf)...)
 		var partition *engine.PartitionError
 		var fatal *engine.FatalError
@@ -91,10 +102,12 @@ func (m *member) loop() {
 		fresh, jobs := m.fresh, m.jobs
 		m.fresh, m.jobs = nil, nil
 		m.mu.Unlock()
-		for _, p := range fresh {
-			if err := m.src.Seek(p, 0); err != nil {
+		for _, p := range fresh { // a client may take a moment to place it
+			if m.src.Seek(p, m.from) != nil {
 				m.mu.Lock()
-				m.err = errors.Join(m.err, err)
+				if slices.Contains(m.owned, p) {
+					m.fresh = append(m.fresh, p)
+				}
 				m.mu.Unlock()
 			}
 		}
@@ -112,11 +125,13 @@ func (m *member) close() {
 
 // seek has the poll loop read a partition from somewhere else.
 func (m *member) seek(partition int32, offset int64) {
-	done := make(chan error, 1)
-	m.mu.Lock()
-	m.jobs = append(m.jobs, func() { done <- m.src.Seek(partition, offset) })
-	m.mu.Unlock()
-	require.NoError(m.w.t, <-done)
+	m.w.until("the partition is sought", func() bool {
+		done := make(chan error, 1)
+		m.mu.Lock()
+		m.jobs = append(m.jobs, func() { done <- m.src.Seek(partition, offset) })
+		m.mu.Unlock()
+		return <-done == nil
+	})
 }
 
 // Assigned implements engine.Listener.
@@ -177,7 +192,7 @@ func (m *member) takes(n int) []engine.Record {
 	return m.got()
 }
 
-// fails waits for the member's error, and is the client's name for it.
+// fails waits for an error that the engine acts on, and says what it concerns.
 func (m *member) fails() string {
 	m.w.t.Helper()
 	var err error
@@ -187,26 +202,18 @@ func (m *member) fails() string {
 		err = m.err
 		return err != nil
 	})
-	return clientName(err)
+	var partition *engine.PartitionError
+	if errors.As(err, &partition) {
+		return "partition"
+	}
+	return "membership"
 }
 
-// hears says whether the client has reported an error of that kind, be it one that passes.
-func (m *member) hears(c kafka.ErrorCode) bool {
+// polled says how often it has looked for records.
+func (m *member) polled() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.ContainsFunc(m.heard, func(err error) bool {
-		var ke kafka.Error
-		return errors.As(err, &ke) && ke.Code() == c
-	})
-}
-
-// clientName is an error of librdkafka's by its code.
-func clientName(err error) string {
-	var ke kafka.Error
-	if errors.As(err, &ke) {
-		return ke.Code().String()
-	}
-	return name(err)
+	return m.polls
 }
 
 func (m *member) hook() func([]int32, engine.Stamp) {

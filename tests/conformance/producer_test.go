@@ -14,6 +14,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/confluent"
+	"github.com/exactly-pipeline/exactly/internal/franz"
 	"github.com/exactly-pipeline/exactly/outbox"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -21,7 +22,7 @@ import (
 // producer is a worker's, step by step.
 type producer struct {
 	w *world
-	p *confluent.Producer
+	p txn.Producer
 }
 
 func (w *world) producer(worker string) *producer {
@@ -34,12 +35,18 @@ func (w *world) producerWithin(worker string, timeout time.Duration) *producer {
 	w.t.Helper()
 	cfg := w.cfg
 	cfg.Worker.ID, cfg.Kafka.TransactionTimeout = worker, timeout
-	p, err := confluent.NewProducer(&cfg, zap.NewNop())
+	w.clients = true
+	var p txn.Producer
+	var err error
+	if w.client == "franz" {
+		p, err = franz.NewProducer(&cfg, w.adm.MaxMessageBytes(w.soon()), zap.NewNop())
+	} else {
+		p, err = confluent.NewProducer(&cfg, zap.NewNop())
+	}
 	require.NoError(w.t, err)
 	w.t.Cleanup(p.Close)
-	pr := &producer{w, p}
 	require.NoError(w.t, p.Init(w.soon()))
-	return pr
+	return &producer{w, p}
 }
 
 // soon is a deadline for one call.
@@ -69,18 +76,27 @@ func (p *producer) produce(ms ...*outbox.Message) {
 
 // offsets sends input offsets to the transaction, with a member's stamp.
 func (p *producer) offsets(s engine.Stamp, os ...txn.Offset) error {
-	return p.log("send offsets", p.p.SendOffsets(p.w.soon(), p.w.cfg.Topics.Input, os, s))
+	return p.call("send offsets", func(ctx context.Context) error { return p.p.SendOffsets(ctx, p.w.cfg.Topics.Input, os, s) })
 }
 
-func (p *producer) commit() error { return p.log("commit", p.p.Commit(p.w.soon())) }
-func (p *producer) abort() error  { return p.log("abort", p.p.Abort(p.w.soon())) }
+func (p *producer) commit() error { return p.call("commit", p.p.Commit) }
+func (p *producer) abort() error  { return p.call("abort", p.p.Abort) }
 
-// log shows an error where somebody looks: its class is what is asserted.
-func (p *producer) log(what string, err error) error {
-	if err != nil {
-		p.w.t.Logf("%s: %v", what, err)
+// call makes the same call again while its error is retriable, as the pipeline's publisher does. It shows an error where somebody looks: its
+// class is what is asserted.
+func (p *producer) call(what string, f func(context.Context) error) error {
+	ctx := p.w.soon()
+	for {
+		err := f(ctx)
+		if err != nil {
+			p.w.t.Logf("%s: %v", what, err)
+		}
+		if class(err) != "retriable" || ctx.Err() != nil {
+			return err
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		<-t.C
 	}
-	return err
 }
 
 // offset is one as publish commits it.
@@ -103,7 +119,7 @@ func class(err error) string {
 // reads are the values on partition 0 of a topic, read to its end by somebody whom only what is committed concerns, or who looks at all.
 func (w *world) reads(topic string, level kgo.IsolationLevel, n int) []string {
 	w.t.Helper()
-	cl := w.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(0)}}), kgo.FetchIsolationLevel(level))
+	cl := w.kgo(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(0)}}), kgo.FetchIsolationLevel(level))
 	defer cl.Close()
 	values := []string{}
 	for len(values) < n {
@@ -119,7 +135,7 @@ func (w *world) committed(topic string) []string {
 	w.t.Helper()
 	mark := fmt.Sprintf("mark %d", time.Now().UnixNano())
 	w.write(topic, 0, mark)
-	cl := w.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	cl := w.kgo(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	defer cl.Close()
 	values := []string{}
 	for !slices.Contains(values, mark) {
@@ -133,7 +149,7 @@ func (w *world) committed(topic string) []string {
 // write produces plain records.
 func (w *world) write(topic string, partition int32, values ...string) {
 	w.t.Helper()
-	cl := w.client()
+	cl := w.kgo()
 	defer cl.Close()
 	var rs []*kgo.Record
 	for _, v := range values {

@@ -12,9 +12,9 @@ import (
 )
 
 var producerRules = []rule{
-	{"a-batch-sent-twice-is-one", "the client sends a batch again when its answer is lost: the broker knows it by its sequence, and nothing is there twice", batchTwice},
-	{"no-stray-records", "a batch that arrives outside of its transaction is refused: it would hang there, and hold up all readers", noStrayRecords},
-	{"open-transactions-are-listed", "who has a transaction open, since when and on which partitions can be asked: that is how a hanging one is found", openAreListed},
+	{"a-batch-sent-twice-is-one", "the client sends a batch again when its answer is lost: the broker knows it by its sequence, and nothing is there twice", batchTwice, wire},
+	{"no-stray-records", "a batch that arrives outside of its transaction is refused: it would hang there, and hold up all readers", noStrayRecords, wire},
+	{"open-transactions-are-listed", "who has a transaction open, since when and on which partitions can be asked: that is how a hanging one is found", openAreListed, wire},
 }
 
 // batch is a record batch of n records, beginning at a sequence number.
@@ -173,6 +173,7 @@ func openAreListed(w *world) {
 	w.is("at the partition: first offset, last sequence", fmt.Sprint(at, " 1"), active())
 	w.is("commit", "ok", o.end(true))
 	w.until("the markers are written", func() bool { lso, hw := w.ends(out); return lso == hw })
+	w.until("the markers are written in all partitions", func() bool { return state() != "ok PrepareCommit" })
 	w.is("described when committed", "ok CompleteCommit", state())
 	w.is("at the partition when committed", "-1 1", active())
 	listed, err = w.kadm.ListTransactions(w.soon(), nil, []string{"Ongoing"})

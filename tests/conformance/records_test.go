@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -17,13 +16,13 @@ import (
 )
 
 var recordRules = []rule{
-	{"headers-as-given", "headers keep their order, duplicates, nulls and empties: a dead letter is the input, untouched", headersAsGiven},
-	{"null-is-not-empty", "a tombstone is no empty value, a null key no empty key: both are captured and published as they are", nullIsNotEmpty},
-	{"timestamps-kept", "an event has its record's CreateTime, to the millisecond, however old", timestampsKept},
-	{"a-megabyte-arrives", "a record of 1 MB passes; what the broker finds too large fails the transaction and no more than it", aMegabyteArrives},
-	{"what-came-in-goes-out", "the output topics take what the input took, with its headers as a dead letter, and uncompressed: else it would be published for ever", whatCameInGoesOut},
-	{"every-compression-is-read", "producers compress as they like; the worker reads all of it", everyCompression},
-	{"leader-epochs-come-along", "records carry their leader epoch, and the broker says where an epoch ends: a truncated log is noticed (KIP-320)", leaderEpochs},
+	{"headers-as-given", "headers keep their order, duplicates, nulls and empties: a dead letter is the input, untouched", headersAsGiven, both},
+	{"null-is-not-empty", "a tombstone is no empty value, a null key no empty key: both are captured and published as they are", nullIsNotEmpty, both},
+	{"timestamps-kept", "an event has its record's CreateTime, to the millisecond, however old", timestampsKept, both},
+	{"a-megabyte-arrives", "a record of 1 MB passes; what the broker finds too large fails the transaction and no more than it", aMegabyteArrives, both},
+	{"what-came-in-goes-out", "the output topics take what the input took, with its headers as a dead letter, and uncompressed: else it would be published for ever", whatCameInGoesOut, both},
+	{"every-compression-is-read", "producers compress as they like; the worker reads all of it", everyCompression, both},
+	{"leader-epochs-come-along", "records carry their leader epoch, and the broker says where an epoch ends: a truncated log is noticed (KIP-320)", leaderEpochs, both},
 }
 
 // headerText shows what a header has, nulls apart from empties.
@@ -124,12 +123,14 @@ func aMegabyteArrives(w *world) {
 	w.is("its abort", "ok", class(p.abort()))
 	p.begin()
 	p.produce(event(in, "after"))
-	// The client has given away sequence numbers that never reached the broker, and notices only now. From here it begins anew.
-	w.is("the next", "abortable", class(p.commit()))
-	w.is("its abort, too", "ok", class(p.abort()))
-	p.begin()
-	p.produce(event(in, "after"))
-	w.is("the one after it", "ok", class(p.commit()))
+	next := class(p.commit())
+	w.is("the next", "ok", next)
+	if next != "ok" { // the same bytes again, as the pipeline would
+		w.is("its abort, too", "ok", class(p.abort()))
+		p.begin()
+		p.produce(event(in, "after"))
+		w.is("the one after it", "ok", class(p.commit()))
+	}
 	rs := w.joined("a", 1).takes(2)
 	w.is("the megabyte, byte for byte", true, bytes.Equal(large, rs[0].Value))
 	w.is("what follows it", "after", string(rs[1].Value))
@@ -140,7 +141,7 @@ func whatCameInGoesOut(w *world) {
 	_, err := provision.Topics(w.soon(), &w.cfg, w.adm)
 	require.NoError(w.t, err)
 	in, dlq := w.cfg.Topics.Input, w.cfg.Topics.DLQ
-	cl := w.client(kgo.ProducerBatchMaxBytes(32<<20), kgo.ProducerBatchCompression(kgo.GzipCompression()))
+	cl := w.kgo(kgo.ProducerBatchMaxBytes(32<<20), kgo.ProducerBatchCompression(kgo.GzipCompression()))
 	came := func(n int, compressed bool) string {
 		value := make([]byte, n)
 		if !compressed {
@@ -175,7 +176,7 @@ func everyCompression(w *world) {
 	}
 	value := strings.Repeat("the same again ", 500)
 	for k := range len(kinds) {
-		cl := w.client(kgo.ProducerBatchCompression(kinds[fmt.Sprint(k)]))
+		cl := w.kgo(kgo.ProducerBatchCompression(kinds[fmt.Sprint(k)]))
 		require.NoError(w.t, cl.ProduceSync(w.soon(), &kgo.Record{Topic: in, Value: []byte(fmt.Sprint(k, value))}).FirstErr())
 		cl.Close()
 	}
@@ -186,7 +187,7 @@ func everyCompression(w *world) {
 	}
 	w.is("read by the worker", "[0 1 2 3 4]", got)
 	var stored []string
-	cl := w.client(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{in: {0: kgo.NewOffset().AtStart()}}))
+	cl := w.kgo(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{in: {0: kgo.NewOffset().AtStart()}}))
 	for len(stored) < len(kinds) {
 		fs := cl.PollFetches(w.soon())
 		require.NoError(w.t, fs.Err())
@@ -221,5 +222,3 @@ func offsetsOf(rs []engine.Record) string {
 	}
 	return fmt.Sprint(os)
 }
-
-var outOfRange = kafka.ErrAutoOffsetReset.String()

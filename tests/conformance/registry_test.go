@@ -14,17 +14,17 @@ import (
 
 func registryRules() []rule {
 	return append([]rule{
-		{"same-schema-same-id", "every worker registers at its start: what is registered already keeps its id, in any subject, and nothing new comes of it", sameSchemaSameID},
-		{"id-finds-its-schema", "a record carries nothing but the id: it finds the schema as it was registered, from any client, for ever", idFindsItsSchema},
-		{"layout-is-no-difference", "a schema registered by another tool in another layout is the same schema: setup makes no second version of it", layoutIsNoDifference},
-		{"registered-at-once-is-one", "workers that start together register the same schema at the same time", registeredAtOnce},
-		{"references-come-along", "a writer's schema may refer to others: the id leads to all of them", referencesComeAlong},
-		{"incompatible-is-refused", "a schema that readers of the subject can't read is refused, as setup's error and not as one to try again", incompatibleIsRefused},
-		{"no-schema-is-refused", "what is no Avro schema is refused likewise", noSchemaIsRefused},
-		{"unknown-has-its-own-code", "an id nobody has registered makes a dead letter, a registry that is away does not: they are told apart by the registry's own code", unknownHasItsCode},
-		{"compatibility-is-by-subject", "whoever runs the registry sets what counts as compatible, for a subject or for all", compatibilityBySubject},
-		{"deleted-is-still-decoded", "a version deleted softly is not offered any more, but records written with it are still read", deletedIsStillDecoded},
-		{"deleted-for-good", "a schema deleted for good is gone where no other subject has it, and its id is not given to another", deletedForGood},
+		{"same-schema-same-id", "every worker registers at its start: what is registered already keeps its id, in any subject, and nothing new comes of it", sameSchemaSameID, wire},
+		{"id-finds-its-schema", "a record carries nothing but the id: it finds the schema as it was registered, from any client, for ever", idFindsItsSchema, wire},
+		{"layout-is-no-difference", "a schema registered by another tool in another layout is the same schema: setup makes no second version of it", layoutIsNoDifference, wire},
+		{"registered-at-once-is-one", "workers that start together register the same schema at the same time", registeredAtOnce, wire},
+		{"references-come-along", "a writer's schema may refer to others: the id leads to all of them", referencesComeAlong, wire},
+		{"incompatible-is-refused", "a schema that readers of the subject can't read is refused, as setup's error and not as one to try again", incompatibleIsRefused, wire},
+		{"no-schema-is-refused", "what is no Avro schema is refused likewise", noSchemaIsRefused, wire},
+		{"unknown-has-its-own-code", "an id nobody has registered makes a dead letter, a registry that is away does not: they are told apart by the registry's own code", unknownHasItsCode, wire},
+		{"compatibility-is-by-subject", "whoever runs the registry sets what counts as compatible, for a subject or for all", compatibilityBySubject, wire},
+		{"deleted-is-still-decoded", "a version deleted softly is not offered any more, but records written with it are still read", deletedIsStillDecoded, wire},
+		{"deleted-for-good", "a schema deleted for good is gone where no other subject has it, and its id is not given to another", deletedForGood, wire},
 	}, troubleRules...)
 }
 

@@ -2,6 +2,8 @@ package conformance
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -13,31 +15,33 @@ type rule struct {
 	name  string
 	leans string // why the pipeline leans on it, one sentence
 	holds func(w *world)
+	by    []string // the clients it is tried with: both, or neither
 }
+
+// A rule is tried with both of the pipeline's Kafka clients, or is about what goes over the wire, whoever sends it.
+var (
+	both = []string{"confluent", "franz"}
+	wire = []string{""}
+)
 
 // difference is what a stack is known to do otherwise. It is asserted like the rule itself: where it has gone, the test fails, and the
 // entry has to go too.
 type difference struct {
-	stacks  []string
+	places  []string // stacks, or stack/client where only that client meets it
 	rule    string
 	point   string // of the rule, see world.is
 	instead string // what is observed there
 	why     string // and what it means for the pipeline, for doc/protocol.md
 }
 
-func (d *difference) on(stack string) bool {
-	for _, s := range d.stacks {
-		if s == stack {
-			return true
-		}
-	}
-	return false
+func (d *difference) on(stack, client string) bool {
+	return slices.Contains(d.places, stack) || slices.Contains(d.places, stack+"/"+client)
 }
 
 // find is the difference that a stack is known to have at a point of a rule, nil for none.
-func find(known []difference, stack, rule, point string) *difference {
+func find(known []difference, stack, client, rule, point string) *difference {
 	for i := range known {
-		if d := &known[i]; d.on(stack) && d.rule == rule && d.point == point {
+		if d := &known[i]; d.on(stack, client) && d.rule == rule && d.point == point {
 			return d
 		}
 	}
@@ -45,8 +49,8 @@ func find(known []difference, stack, rule, point string) *difference {
 }
 
 // judge compares what was observed with the rule, or with the known difference.
-func judge(known []difference, stack, rule, point, want, got string) error {
-	d := find(known, stack, rule, point)
+func judge(known []difference, stack, client, rule, point, want, got string) error {
+	d := find(known, stack, client, rule, point)
 	switch {
 	case d == nil && got == want:
 		return nil
@@ -65,24 +69,23 @@ func judge(known []difference, stack, rule, point, want, got string) error {
 
 // outcome is what a run says of one rule, for the list at its end.
 type outcome struct {
-	rule    *rule
 	result  string
-	differs []string // the points of known differences that were met
+	differs []difference // those that were met
 }
 
 // report collects outcomes in the order of the table.
 type report struct {
 	mu   sync.Mutex
-	told map[string]outcome
+	told map[string]outcome // by rule/client
 }
 
-func (r *report) tell(o outcome) {
+func (r *report) tell(w *world) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.told == nil {
 		r.told = map[string]outcome{}
 	}
-	r.told[o.rule.name] = o
+	r.told[w.rule.name+"/"+w.client] = w.outcome()
 }
 
 // checkTable finds what is wrong with the tables themselves.
@@ -93,7 +96,7 @@ func checkTable(rules []rule, known []difference, stacks []string) []string {
 		if names[r.name] {
 			wrong = append(wrong, r.name+" is there twice")
 		}
-		if r.leans == "" || r.holds == nil {
+		if r.leans == "" || r.holds == nil || len(r.by) == 0 {
 			wrong = append(wrong, r.name+" does not say why, or is not checked")
 		}
 		names[r.name] = true
@@ -103,16 +106,13 @@ func checkTable(rules []rule, known []difference, stacks []string) []string {
 		if !names[d.rule] {
 			wrong = append(wrong, "a difference from a rule that does not exist: "+d.rule)
 		}
-		if d.why == "" || len(d.stacks) == 0 {
+		if d.why == "" || len(d.places) == 0 {
 			wrong = append(wrong, "a difference without a reason, or on no stack: "+d.rule+", "+d.point)
 		}
-		for _, s := range d.stacks {
-			known := false
-			for _, k := range stacks {
-				known = known || s == k
-			}
-			if !known {
-				wrong = append(wrong, "a difference on a stack that does not exist: "+s)
+		for _, s := range d.places {
+			stack, client, of := strings.Cut(s, "/")
+			if !slices.Contains(stacks, stack) || of && !slices.Contains(both, client) {
+				wrong = append(wrong, "a difference on a stack, or with a client, that does not exist: "+s)
 			}
 			if key := s + "/" + d.rule + "/" + d.point; seen[key] {
 				wrong = append(wrong, "two differences at one point: "+key)
@@ -127,20 +127,25 @@ func checkTable(rules []rule, known []difference, stacks []string) []string {
 // The judge can fail, in each of the ways there are.
 func TestJudge(t *testing.T) {
 	known := []difference{
-		{stacks: []string{"embedded"}, rule: "r", point: "p", instead: "other"},
-		{stacks: []string{"embedded"}, rule: "r", point: "same", instead: "want"},
+		{places: []string{"embedded", "kafka3/franz"}, rule: "r", point: "p", instead: "other"},
+		{places: []string{"embedded"}, rule: "r", point: "same", instead: "want"},
 	}
-	for _, c := range []struct{ stack, point, got, err string }{
-		{"kafka", "p", "want", ""},
-		{"kafka", "p", "other", "the rule says"},
-		{"embedded", "p", "other", ""},
-		{"embedded", "p", "want", "take the difference out"},
-		{"embedded", "p", "third", "is known to do"},
-		{"embedded", "q", "want", ""},
-		{"embedded", "q", "other", "the rule says"},
-		{"embedded", "same", "want", "what the rule itself says"},
+	for _, c := range []struct{ stack, client, point, got, err string }{
+		{"kafka", "", "p", "want", ""},
+		{"kafka", "", "p", "other", "the rule says"},
+		{"embedded", "", "p", "other", ""},
+		{"embedded", "franz", "p", "other", ""},
+		{"embedded", "", "p", "want", "take the difference out"},
+		{"embedded", "", "p", "third", "is known to do"},
+		{"embedded", "", "q", "want", ""},
+		{"embedded", "", "q", "other", "the rule says"},
+		{"embedded", "", "same", "want", "what the rule itself says"},
+		{"kafka3", "franz", "p", "other", ""},
+		{"kafka3", "franz", "p", "want", "take the difference out"},
+		{"kafka3", "confluent", "p", "want", ""},
+		{"kafka3", "confluent", "p", "other", "the rule says"},
 	} {
-		err := judge(known, c.stack, "r", c.point, "want", c.got)
+		err := judge(known, c.stack, c.client, "r", c.point, "want", c.got)
 		if c.err == "" {
 			require.NoError(t, err, "%+v", c)
 		} else {
@@ -152,10 +157,10 @@ func TestJudge(t *testing.T) {
 // The tables are sound, and what is unsound in one is found.
 func TestTables(t *testing.T) {
 	require.Empty(t, checkTable(allRules(), differs, stacks))
-	bad := []rule{{name: "a", leans: "x", holds: func(*world) {}}, {name: "a", leans: "x", holds: func(*world) {}}, {name: "b"}}
+	bad := []rule{{"a", "x", func(*world) {}, wire}, {"a", "x", func(*world) {}, wire}, {name: "b"}}
 	odd := []difference{
-		{stacks: []string{"mars"}, rule: "a", point: "p", why: "x"}, {rule: "c", why: "x"},
-		{stacks: []string{"kafka"}, rule: "a", point: "p", why: "x"}, {stacks: []string{"kafka"}, rule: "a", point: "p", why: "x"},
+		{places: []string{"mars"}, rule: "a", point: "p", why: "x"}, {places: []string{"kafka/mars"}, rule: "a", point: "p", why: "x"}, {rule: "c", why: "x"},
+		{places: []string{"kafka"}, rule: "a", point: "p", why: "x"}, {places: []string{"kafka"}, rule: "a", point: "p", why: "x"},
 	}
-	require.Len(t, checkTable(bad, odd, stacks), 6)
+	require.Len(t, checkTable(bad, odd, stacks), 7)
 }

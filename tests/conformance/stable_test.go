@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -9,17 +10,17 @@ import (
 )
 
 var stableRules = []rule{
-	{"pending-is-unstable", "a group offset that an open transaction is about to change is no offset (guard 4): else the drain publishes what is about to be committed", pendingIsUnstable},
-	{"pending-is-per-partition", "a claim waits for the transactions that hold its own partition, not for those of workers that go on elsewhere", pendingIsPerPartition},
-	{"all-offsets-hide-pending", "group offsets are asked for by partition: an answer for all of them leaves out a first offset that is pending, as if there were none", allOffsetsHidePending},
-	{"pending-without-members", "somebody outside who looks at a group nobody is in any more must see that its first offset is pending", pendingWithoutMembers},
-	{"unset-is-no-error", "a first start finds no group at all: that is an answer, not an error", unsetIsNoError},
-	{"admin-commit-needs-empty-group", "people's commands commit in a transaction, since a plain commit from outside is refused while workers run", adminCommit},
+	{"pending-is-unstable", "a group offset that an open transaction is about to change is no offset (guard 4): else the drain publishes what is about to be committed", pendingIsUnstable, wire},
+	{"pending-is-per-partition", "a claim waits for the transactions that hold its own partition, not for those of workers that go on elsewhere", pendingIsPerPartition, wire},
+	{"all-offsets-hide-pending", "group offsets are asked for by partition: an answer for all of them leaves out a first offset that is pending, as if there were none", allOffsetsHidePending, wire},
+	{"pending-without-members", "somebody outside who looks at a group nobody is in any more must see that its first offset is pending", pendingWithoutMembers, wire},
+	{"unset-is-no-error", "a first start finds no group at all: that is an answer, not an error", unsetIsNoError, wire},
+	{"admin-commit-needs-empty-group", "people's commands commit in a transaction, since a plain commit from outside is refused while workers run", adminCommit, wire},
 }
 
 func pendingIsUnstable(w *world) {
 	w.topics(1)
-	w.joined("a", 1)
+	w.joinRaw("", 30*time.Second, 0)
 	w.is("before", "none", w.group(0))
 	o := w.pending("a", 0, 3)
 	w.is("a first offset pending", "pending", w.group(0))
@@ -146,7 +147,7 @@ func adminCommit(w *world) {
 		return name(res.Error())
 	}
 	w.is("plain, no member", "ok", plain())
-	w.joined("a", 1)
+	w.joinRaw("", 30*time.Second, 0)
 	w.is("plain, with a member", "UNKNOWN_MEMBER_ID", plain())
 	o := w.pending("outside", 0, 7)
 	w.is("in a transaction, with a member", "ok", o.end(true))

@@ -9,12 +9,12 @@ import (
 )
 
 var transactionRules = []rule{
-	{"commit-is-whole", "a publish is one transaction: events, dead letters and the input offset are there together or not at all", commitIsWhole},
-	{"abort-leaves-nothing", "after an abort the same bytes are published again (guard 7), by the same producer: none of the first may be seen", abortLeavesNothing},
-	{"read-committed-waits", "the scan of the outputs and the audit read to a stable end: nothing behind an open transaction is seen before it", readCommittedWaits},
-	{"retried-end-keeps-its-word", "a commit that is sent again after a lost answer is the same commit; it never becomes an abort, nor ends another transaction", retriedEnd},
-	{"timeout-aborts", "a worker that died holds up the group offset and the readers of the outputs no longer than its transaction timeout", timeoutAborts},
-	{"offset-keeps-metadata", "the group offset carries `exactly/1 <epoch> <ledger seq>` and the leader epoch: a reset by hand is told from ours", offsetKeepsMetadata},
+	{"commit-is-whole", "a publish is one transaction: events, dead letters and the input offset are there together or not at all", commitIsWhole, both},
+	{"abort-leaves-nothing", "after an abort the same bytes are published again (guard 7), by the same producer: none of the first may be seen", abortLeavesNothing, both},
+	{"read-committed-waits", "the scan of the outputs and the audit read to a stable end: nothing behind an open transaction is seen before it", readCommittedWaits, both},
+	{"retried-end-keeps-its-word", "a commit that is sent again after a lost answer is the same commit; it never becomes an abort, nor ends another transaction", retriedEnd, wire},
+	{"timeout-aborts", "a worker that died holds up the group offset and the readers of the outputs no longer than its transaction timeout", timeoutAborts, both},
+	{"offset-keeps-metadata", "the group offset carries `exactly/1 <epoch> <ledger seq>` and the leader epoch: a reset by hand is told from ours", offsetKeepsMetadata, both},
 }
 
 func commitIsWhole(w *world) {

@@ -16,9 +16,9 @@ import (
 )
 
 var troubleRules = []rule{
-	{"trouble-is-transient", "a registry that fails, or something in front of it that does, never makes a dead letter: the click waits", troubleIsTransient},
-	{"slow-is-transient", "a registry that does not answer holds a worker up for as long as it said it would wait, and no longer", slowIsTransient},
-	{"trouble-passes", "what was an error is asked for again; what was an answer is not: records are read on while the registry is away", troublePasses},
+	{"trouble-is-transient", "a registry that fails, or something in front of it that does, never makes a dead letter: the click waits", troubleIsTransient, wire},
+	{"slow-is-transient", "a registry that does not answer holds a worker up for as long as it said it would wait, and no longer", slowIsTransient, wire},
+	{"trouble-passes", "what was an error is asked for again; what was an answer is not: records are read on while the registry is away", troublePasses, wire},
 }
 
 // faulty is a reverse proxy in front of the registry.

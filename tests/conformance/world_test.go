@@ -30,22 +30,24 @@ const (
 
 // world is one rule's: a group and topics of its own, on the shared stack.
 type world struct {
-	t    *testing.T
-	ctx  context.Context
-	rule *rule
-	cfg  config.Config // as a worker would have it
-	adm  *admin.Admin
-	kadm *kadm.Client
-	raw  *kgo.Client // speaks the protocol as librdkafka does: before KIP-890, topics by name
+	t      *testing.T
+	ctx    context.Context
+	rule   *rule
+	client string        // the Kafka client the rule is tried with
+	cfg    config.Config // as a worker would have it
+	adm    *admin.Admin
+	kadm   *kadm.Client
+	raw    *kgo.Client // speaks the protocol as librdkafka does: before KIP-890, topics by name
 
-	mu    sync.Mutex
-	asked map[string]bool
+	mu      sync.Mutex
+	asked   map[string]bool
+	clients bool // one of the pipeline's clients was used
 }
 
 // worlds counts them, so that a rule can be run several times on one stack.
 var worlds atomic.Int64
 
-func newWorld(t *testing.T, r *rule) *world {
+func newWorld(t *testing.T, r *rule, client string) *world {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(r.name, "_") + fmt.Sprintf("_%d_%d", time.Now().UnixMilli(), worlds.Add(1))
@@ -55,17 +57,18 @@ func newWorld(t *testing.T, r *rule) *world {
 		"kafka.session_timeout": session.String(), "kafka.heartbeat_interval": "300ms", "kafka.stable_timeout": "50ms",
 	})
 	require.NoError(t, err)
-	w := &world{t: t, ctx: ctx, rule: r, cfg: cfg, asked: map[string]bool{}}
+	cfg.Kafka.Client = client
+	w := &world{t: t, ctx: ctx, rule: r, client: client, cfg: cfg, asked: map[string]bool{}}
 	w.adm, err = admin.New(&w.cfg, zap.NewNop())
 	require.NoError(t, err)
 	t.Cleanup(w.adm.Close)
 	w.kadm = w.adm.Kadm()
-	w.raw = w.client()
+	w.raw = w.kgo()
 	return w
 }
 
-// client is a franz-go client for what the product has no call for.
-func (w *world) client(opts ...kgo.Opt) *kgo.Client {
+// kgo is a franz-go client for what the product has no call for.
+func (w *world) kgo(opts ...kgo.Opt) *kgo.Client {
 	w.t.Helper()
 	cl, err := kgo.NewClient(append(append(admin.Options(&w.cfg), kgo.MaxVersions(kversion.V3_7_0()), kgo.RecordPartitioner(kgo.ManualPartitioner())), opts...)...)
 	require.NoError(w.t, err)
@@ -111,28 +114,21 @@ func (w *world) is(point string, want, got any) {
 	w.mu.Lock()
 	w.asked[point] = true
 	w.mu.Unlock()
-	if err := judge(differs, shared.name, w.rule.name, point, fmt.Sprint(want), fmt.Sprint(got)); err != nil {
+	if err := judge(differs, shared.name, w.client, w.rule.name, point, fmt.Sprint(want), fmt.Sprint(got)); err != nil {
 		w.t.Error(err)
 	}
 }
 
-// differing says whether this stack is known to do otherwise at a point: for what follows from that.
-func (w *world) differing(point string) bool {
-	return find(differs, shared.name, w.rule.name, point) != nil
-}
-
 func (w *world) outcome() outcome {
-	o := outcome{rule: w.rule, result: "holds"}
-	for p := range w.asked {
-		if w.differing(p) {
-			o.result = "differs"
-			o.differs = append(o.differs, p)
+	o := outcome{result: "holds"}
+	for _, d := range differs {
+		if d.rule == w.rule.name && d.on(shared.name, w.client) && w.asked[d.point] {
+			o.result, o.differs = "differs", append(o.differs, d)
 		}
 	}
 	if w.t.Failed() {
 		o.result = "FAILS"
 	}
-	slices.Sort(o.differs)
 	return o
 }
 
