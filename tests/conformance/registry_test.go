@@ -173,6 +173,7 @@ func registeredAtOnce(w *world) {
 	}
 	wg.Wait()
 	differ := 0
+	w.t.Log(said, ids)
 	for i := range workers {
 		if said[i] != "ok" || ids[i] != ids[0] {
 			differ++
