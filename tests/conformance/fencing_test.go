@@ -13,6 +13,7 @@ import (
 var fencingRules = []rule{
 	{"init-fences", "a take-over initialises the predecessor's transactional id: its transaction is aborted, the group offset stable at once, its commit refused for good", initFences, both},
 	{"second-producer-fences-first", "a restarted worker initialises its own transactional id (guard 8): whatever its former process still sends is refused", secondProducerFences, both},
+	{"fenced-while-producing", "a fenced worker in the middle of its records is told, one way or another, and its successor is not disturbed", fencedWhileProducing, both},
 	{"fenced-stays-fenced", "a fenced worker can't come back with the epoch it had, not even by asking for the next one", fencedStaysFenced, wire},
 	{"generation-fences", "offsets sent with a stale generation or by an unknown member are refused (guard 2): a former owner can't move the group offset", generationFences, wire},
 	{"broker-does-not-know-owners", "the broker checks member and generation, not who owns a partition: so an old batch is never sent with fresh group metadata (guard 2)", brokerDoesNotKnowOwners, wire},
@@ -66,6 +67,30 @@ func secondProducerFences(w *world) {
 	third.produce(event(out, "fourth"))
 	w.is("a fenced producer's offsets", "fatal", class(third.offsets(m.stamp(), offset(0, 9))))
 	w.is("events at the end", "[second third]", w.committed(out))
+}
+
+func fencedWhileProducing(w *world) {
+	w.topics(1)
+	m := w.joined("a", 1)
+	out := w.cfg.Topics.Output
+	first := w.producer("a")
+	first.begin()
+	first.produce(event(out, "first"))
+	w.until("its event is in the log", func() bool { _, hw := w.ends(out); return hw > 0 })
+	second := w.producer("a")
+	_, at := w.ends(out)
+	second.begin()
+	second.produce(event(out, "second"))
+	w.until("the second's event is in the log", func() bool { _, hw := w.ends(out); return hw > at })
+	first.produce(event(out, "more"))
+	got := class(first.commit())
+	w.is("the first's commit, refused", true, got == "fatal" || got == "abortable")
+	if got == "abortable" {
+		got = class(first.abort())
+	}
+	w.is("and its abort, if that comes to it", "fatal", got)
+	w.is("the second's commit", "ok ok", class(second.offsets(m.stamp(), offset(0, 1)))+" "+class(second.commit()))
+	w.is("events", "[second]", w.committed(out))
 }
 
 func fencedStaysFenced(w *world) {
