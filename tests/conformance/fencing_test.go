@@ -31,8 +31,7 @@ func initFences(w *world) {
 	w.is("offsets sent", "ok", class(p.offsets(m.stamp(), offset(0, 5))))
 	w.until("its event is in the log", func() bool { _, hw := w.ends(out); return hw > 0 })
 	w.is("pending", "pending", w.group(0))
-	fenced, err := w.adm.FenceAbsent(w.soon(), []string{"gone", "alive"})
-	require.NoError(w.t, err)
+	fenced := ask(w, func(ctx context.Context) ([]string, error) { return w.adm.FenceAbsent(ctx, []string{"gone", "alive"}) })
 	w.is("fenced, members excepted", "[gone]", fenced)
 	w.is("group offset at once", "none", w.group(0))
 	w.is("its commit", "fatal", class(p.commit()))
@@ -183,7 +182,7 @@ func staleStamp(w *world) {
 	theirs := b.ownedNow()[0]
 	last := b.stamp()
 	b.close()
-	require.NoError(w.t, w.leaves("b"))
+	w.leaves("b")
 	q := w.producer("b")
 	q.begin()
 	w.is("stamp of one that has left", "stale", class(q.offsets(last, offset(theirs, 1))))
@@ -198,15 +197,12 @@ func normal(m map[int32]string, mine int32) string {
 }
 
 // leaves removes an instance from the group, as a worker does for itself when it is stopped.
-func (w *world) leaves(instance string) error {
+func (w *world) leaves(instance string) {
+	w.t.Helper()
 	cfg := w.cfg
 	cfg.Worker.ID = instance
 	a, err := newAdmin(&cfg)
-	if err != nil {
-		return err
-	}
+	require.NoError(w.t, err)
 	defer a.Close()
-	ctx, cancel := context.WithTimeout(w.ctx, patience)
-	defer cancel()
-	return a.Leave(ctx)
+	ask(w, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.Leave(ctx) })
 }

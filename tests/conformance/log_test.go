@@ -37,7 +37,7 @@ func outOfRangeIsAnError(w *world) {
 	w.is("above the end: an error of the", "partition", m.fails())
 	w.deleteBefore(in, 3)
 	n := w.join("b")
-	require.NoError(w.t, w.leaves("a"))
+	w.leaves("a")
 	n.owns(1) // reads from 0, which is gone
 	w.is("below the start: an error of the", "partition", n.fails())
 	w.is("read meanwhile", "[]", offsetsOf(n.got()))
@@ -56,9 +56,8 @@ func deletedRecords(w *world) {
 	in := w.cfg.Topics.Input
 	w.write(in, 0, "a", "b", "c", "d", "e")
 	w.deleteBefore(in, 3)
-	look, err := w.adm.Look(w.soon(), map[int32]int32{0: -1})
-	require.NoError(w.t, err)
-	w.is("start and end", "3 5", fmt.Sprint(look[0].LogStart, " ", look[0].LogEnd))
+	look := w.look(-1)
+	w.is("start and end", "3 5", fmt.Sprint(look.LogStart, " ", look.LogEnd))
 	m := w.joinFrom("a", 3)
 	var got []string
 	for _, r := range m.takes(2) {
@@ -66,9 +65,8 @@ func deletedRecords(w *world) {
 	}
 	w.is("what is left", "[d e]", got)
 	w.deleteBefore(in, 5)
-	look, err = w.adm.Look(w.soon(), map[int32]int32{0: -1})
-	require.NoError(w.t, err)
-	w.is("emptied", "5 5", fmt.Sprint(look[0].LogStart, " ", look[0].LogEnd))
+	look = w.look(-1)
+	w.is("emptied", "5 5", fmt.Sprint(look.LogStart, " ", look.LogEnd))
 	w.write(in, 0, "f")
 	w.is("the next offset", 5, m.takes(3)[2].Offset)
 }
@@ -77,9 +75,7 @@ func topicHasAnID(w *world) {
 	w.topics(1)
 	in := w.cfg.Topics.Input
 	ids := func() map[string]string {
-		m, err := w.adm.TopicIDs(w.soon())
-		require.NoError(w.t, err)
-		return m
+		return ask(w, w.adm.TopicIDs)
 	}
 	first := ids()
 	w.is("each has one of its own", true, len(first) == 3 && first[in] != first[w.cfg.Topics.Output])
@@ -111,9 +107,7 @@ func (w *world) startsAt(start string) map[int32]int64 {
 	a, err := newAdmin(&cfg)
 	require.NoError(w.t, err)
 	defer a.Close()
-	os, err := a.StartOffsets(w.soon())
-	require.NoError(w.t, err)
-	return os
+	return ask(w, a.StartOffsets)
 }
 
 func startByTime(w *world) {
@@ -160,12 +154,8 @@ func nothingMadeOnFirstUse(w *world) {
 	w.is("abort", "ok", class(p.abort()))
 	m := w.join("a")
 	w.until("a consumer has looked for it a while, too", func() bool { return m.polled() >= 50 })
-	ids, err := w.adm.TopicIDs(w.soon())
-	require.NoError(w.t, err)
-	w.is("topics", 0, len(ids))
-	n, err := w.adm.Partitions(w.soon())
-	require.NoError(w.t, err)
-	w.is("partitions", 0, len(n))
+	w.is("topics", 0, len(ask(w, w.adm.TopicIDs)))
+	w.is("partitions", 0, len(ask(w, w.adm.Partitions)))
 }
 
 func setupRepeats(w *world) {
@@ -177,9 +167,7 @@ func setupRepeats(w *world) {
 	made, err = provision.Topics(w.soon(), &w.cfg, w.adm)
 	require.NoError(w.t, err)
 	w.is("made again", 0, len(made))
-	n, err := w.adm.Partitions(w.soon())
-	require.NoError(w.t, err)
-	w.is("partitions", fmt.Sprint(map[string]int{t.Input: 3, t.Output: 3, t.DLQ: 3}), fmt.Sprint(n))
+	w.is("partitions", fmt.Sprint(map[string]int{t.Input: 3, t.Output: 3, t.DLQ: 3}), fmt.Sprint(ask(w, w.adm.Partitions)))
 	w.is("the input's settings", "retention.ms=604800000 cleanup.policy=delete message.timestamp.type=CreateTime", w.settings(t.Input))
 	w.is("the output's", "retention.ms=604800000 cleanup.policy=delete message.timestamp.type=CreateTime max.message.bytes=17825792", w.settings(t.Output))
 	w.is("the dead letters'", "retention.ms=2592000000 cleanup.policy=delete message.timestamp.type=CreateTime max.message.bytes=17825792", w.settings(t.DLQ))
@@ -205,8 +193,7 @@ func (w *world) settings(topic string) string {
 }
 
 func clusterHasAnID(w *world) {
-	id, err := w.adm.Cluster(w.soon())
-	require.NoError(w.t, err)
+	id := ask(w, w.adm.Cluster)
 	w.is("there is one", true, id != "")
 	brokers, err := w.kadm.ListBrokers(w.soon())
 	require.NoError(w.t, err)
@@ -214,9 +201,8 @@ func clusterHasAnID(w *world) {
 		cfg := config.Config{Kafka: config.Kafka{Brokers: fmt.Sprintf("%s:%d", b.Host, b.Port)}}
 		a, err := newAdmin(&cfg)
 		require.NoError(w.t, err)
-		same, err := a.Cluster(w.soon())
+		same := ask(w, a.Cluster)
 		a.Close()
-		require.NoError(w.t, err)
 		w.is("by each broker", id, same)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/confluent"
 	"github.com/exactly-pipeline/exactly/internal/franz"
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -161,8 +162,9 @@ func (w *world) write(topic string, partition int32, values ...string) {
 // group is what the product reads of the group's offset of a partition, in words.
 func (w *world) group(partition int32) string {
 	w.t.Helper()
-	os, err := w.adm.GroupOffsets(w.soon(), []int32{partition})
-	require.NoError(w.t, err)
+	os := ask(w, func(ctx context.Context) (map[int32]admin.GroupOffset, error) {
+		return w.adm.GroupOffsets(ctx, []int32{partition})
+	})
 	switch o := os[partition]; {
 	case o.Pending:
 		return "pending"

@@ -3,6 +3,7 @@ package conformance
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,7 +44,7 @@ func (w *world) fresh() *schema.Registry { w.t.Helper(); return w.registry(share
 // sr is franz-go's client, for what the product has no call for.
 func (w *world) sr() *sr.Client {
 	w.t.Helper()
-	cl, err := sr.NewClient(sr.URLs(shared.registry))
+	cl, err := sr.NewClient(sr.URLs(shared.registry), sr.HTTPClient(&http.Client{Timeout: patience}))
 	require.NoError(w.t, err)
 	return cl
 }
@@ -62,10 +63,20 @@ const (
 	fieldBOptional = `{"name":"b","type":"long","default":0}`
 )
 
+// tries of what says that it may be tried again: on a crowded machine an answer may take longer than the product waits.
+const tries = 3
+
 // register is the product's: the id, and what it says of it.
 func (w *world) register(subject, avsc string) (int, string) {
 	w.t.Helper()
-	id, created, err := w.fresh().Register(w.soon(), subject, avsc)
+	var id int
+	var created bool
+	var err error
+	for range tries {
+		if id, created, err = w.fresh().Register(w.soon(), subject, avsc); schemaClass(err) != "transient" {
+			break
+		}
+	}
 	switch {
 	case err != nil:
 		w.t.Logf("register: %v", err)
@@ -111,11 +122,17 @@ func errorCode(err error) string {
 
 func (w *world) byID(id int) string {
 	w.t.Helper()
-	s, err := w.fresh().SchemaByID(w.soon(), id)
-	if err != nil {
-		return schemaClass(err)
+	var said string
+	for range tries {
+		s, err := w.fresh().SchemaByID(w.soon(), id)
+		if err == nil {
+			return s.Type + " " + s.Text
+		}
+		if said = schemaClass(err); said != "transient" {
+			break
+		}
 	}
-	return s.Type + " " + s.Text
+	return said
 }
 
 func sameSchemaSameID(w *world) {

@@ -34,9 +34,8 @@ func pendingIsUnstable(w *world) {
 	w.is("without asking for stable, the old one", "3", w.unstable(0))
 	w.is("abort", "ok", o.end(false))
 	w.is("aborted", "3", w.settled(0))
-	look, err := w.adm.Look(w.soon(), map[int32]int32{0: -1})
-	require.NoError(w.t, err)
-	w.is("a claim's look", "3 true", fmt.Sprint(look[0].Offset, " ", look[0].Ours))
+	look := w.look(-1)
+	w.is("a claim's look", "3 true", fmt.Sprint(look.Offset, " ", look.Ours))
 }
 
 // unstable is the group's offset as somebody reads it who does not ask for a stable one.
@@ -129,11 +128,9 @@ func unsetIsNoError(w *world) {
 	w.topics(1)
 	w.is("by partition", "map[0:none]", w.fetchOffsets(true, []int32{0}))
 	w.is("all", "map[]", w.fetchOffsets(true, nil))
-	look, err := w.adm.Look(w.soon(), map[int32]int32{0: -1})
-	require.NoError(w.t, err)
-	w.is("a claim's look", "false", fmt.Sprint(look[0].HasOffset))
-	members, err := w.adm.Members(w.soon())
-	require.NoError(w.t, err)
+	look := w.look(-1)
+	w.is("a claim's look", "false", fmt.Sprint(look.HasOffset))
+	members := w.members()
 	w.is("members", 0, len(members))
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 	"go.uber.org/zap"
 
+	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
 )
@@ -62,15 +63,16 @@ func newWorld(t *testing.T, r *rule, client string) *world {
 	w.adm, err = admin.New(&w.cfg, zap.NewNop())
 	require.NoError(t, err)
 	t.Cleanup(w.adm.Close)
-	w.kadm = w.adm.Kadm()
 	w.raw = w.kgo()
+	w.kadm = kadm.NewClient(w.raw)
 	return w
 }
 
 // kgo is a franz-go client for what the product has no call for.
 func (w *world) kgo(opts ...kgo.Opt) *kgo.Client {
 	w.t.Helper()
-	cl, err := kgo.NewClient(append(append(admin.Options(&w.cfg), kgo.MaxVersions(kversion.V3_7_0()), kgo.RecordPartitioner(kgo.ManualPartitioner())), opts...)...)
+	cl, err := kgo.NewClient(append(append(admin.Options(&w.cfg), kgo.MaxVersions(kversion.V3_7_0()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.RequestTimeoutOverhead(patience), kgo.RetryTimeout(patience), kgo.DialTimeout(patience)), opts...)...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(cl.Close)
 	return cl
@@ -146,6 +148,30 @@ func (w *world) until(what string, ok func() bool) {
 		}
 	}
 }
+
+// ask asks the product's admin client until it has an answer: its own deadlines pass now and then on a crowded machine, and that is none.
+func ask[T any](w *world, f func(context.Context) (T, error)) T {
+	w.t.Helper()
+	var got T
+	var err error
+	w.until("kafka answers", func() bool {
+		got, err = f(w.soon())
+		var ke *kerr.Error
+		return err == nil || errors.As(err, &ke)
+	})
+	require.NoError(w.t, err)
+	return got
+}
+
+// look is a claim's, at partition 0.
+func (w *world) look(leaderEpoch int32) engine.Look {
+	w.t.Helper()
+	return ask(w, func(ctx context.Context) (map[int32]engine.Look, error) {
+		return w.adm.Look(ctx, map[int32]int32{0: leaderEpoch})
+	})[0]
+}
+
+func (w *world) members() map[string]string { w.t.Helper(); return ask(w, w.adm.Members) }
 
 // name is an error in the protocol's own word, "ok" for none.
 func name(err error) string {
