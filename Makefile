@@ -18,12 +18,12 @@ TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
 PACKAGES     := ./...
 
 # What runs on the stack that TEST_STACK asks for.
-STACK_PACKAGES := ./tests/behaviour ./internal/offsets ./internal/admin ./internal/transactions ./internal/doctor ./audit
+STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/admin ./internal/transactions ./internal/doctor ./audit
 
-.PHONY: help build demo test race e2e lint bench image clean need
+.PHONY: help build demo test race e2e conformance lint bench image clean need
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: need ## build bin/exactly
 	go build -ldflags '$(LDFLAGS)' -o bin/exactly ./cmd/exactly
@@ -41,7 +41,10 @@ race: need ## the same under the race detector
 e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, brokers killed, and secured connections (Java 17, Maven)
 	@sh scripts/need.sh java mvn
 	TEST_STACK=kafka go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
-	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/e2e ./tests/secure
+	TEST_STACK=kafka3 go run ./internal/testcount -p 1 -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/conformance ./tests/e2e ./tests/secure
+
+conformance: need ## the rules a broker and a registry are held to, one by one (TEST_STACK=embedded, kafka or kafka3)
+	go test -count=1 -v ./tests/conformance
 
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi

@@ -17,6 +17,7 @@ type world struct {
 	wrong []string
 
 	logs     map[int32][]Record // the input
+	logStart map[int32]int64    // first offsets still there
 	rows     map[int32]*fakeRow // partition_offsets, outbox and enriched rows
 	offsets  map[int32]groupOffset
 	owned    map[int32]bool // by the group's last word
@@ -54,7 +55,7 @@ type attempt struct {
 
 func newWorld(partitions int32, records int) *world {
 	w := &world{
-		logs: map[int32][]Record{}, rows: map[int32]*fakeRow{}, offsets: map[int32]groupOffset{}, owned: map[int32]bool{},
+		logs: map[int32][]Record{}, logStart: map[int32]int64{}, rows: map[int32]*fakeRow{}, offsets: map[int32]groupOffset{}, owned: map[int32]bool{},
 		out: map[int32][]outbox.Message{}, ids: map[string]string{"in": "1", "out": "2", "dlq": "3"},
 	}
 	for p := range partitions {
@@ -343,7 +344,7 @@ func (g fakeGroup) Look(_ context.Context, epochs map[int32]int32) (map[int32]Lo
 	out := map[int32]Look{}
 	for p := range epochs {
 		o, ok := g.w.offsets[p]
-		out[p] = Look{HasOffset: ok, Offset: o.at, Ours: o.ours, LogEnd: int64(len(g.w.logs[p])), EpochEnd: -1}
+		out[p] = Look{HasOffset: ok, Offset: o.at, Ours: o.ours, LogStart: g.w.logStart[p], LogEnd: int64(len(g.w.logs[p])), EpochEnd: -1}
 	}
 	g.w.looks++
 	g.w.say("look")

@@ -61,6 +61,25 @@ func TestFailedLifeIsReadAgain(t *testing.T) {
 	})
 }
 
+// An error that does not say which partition it concerns: all that are read are claimed and looked at again, and the one it was stops.
+func TestSomePartitionOutOfRange(t *testing.T) {
+	run(t, newWorld(3, 10), nil, func(b *bundle) {
+		b.assign("g1", 0, 1, 2)
+		b.settled()
+		n := len(b.tracedSince(0))
+		b.lock(func() { b.logStart[1] = 15 })
+		b.source.errs <- &PartitionError{SomePartition, errors.New("offset out of range")}
+		b.produce(0, 10)
+		b.produce(1, 10)
+		b.settled(0, 2)
+		for p := range 3 {
+			require.Contains(b.t, b.tracedSince(n), fmt.Sprint("claim ", p))
+		}
+		b.quiet(time.Minute)
+		b.lock(func() { require.Len(b.t, b.out[1], 10, "it went on past records that had expired") })
+	})
+}
+
 func TestBackPressure(t *testing.T) {
 	run(t, newWorld(3, 4000), func(b *bundle) { b.cfg.MaxRecords, b.cfg.MaxInFlight, b.source.max = 100, 20_000, 200 }, func(b *bundle) {
 		b.hold(true)

@@ -19,8 +19,10 @@ func (w *Worker) handle(e any) {
 	case evFailed:
 		w.failed(e.partition, e.life, e.err)
 	case evSourceError:
-		if s := w.parts[e.partition]; s != nil {
-			w.failed(e.partition, s.m.Life, e.err)
+		for id, s := range w.parts { // which it is, the claim's look finds out
+			if id == e.partition || e.partition == SomePartition && s.m.State == Consuming {
+				w.failed(id, s.m.Life, e.err)
+			}
 		}
 		close(e.done)
 	case evPrepared:

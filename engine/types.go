@@ -51,13 +51,21 @@ type Source interface {
 	Close() error
 }
 
+// SomePartition stands in a PartitionError for one of those that are read: the client does not say which.
+const SomePartition int32 = -1
+
 // PartitionError is an error of the source that concerns one partition.
 type PartitionError struct {
 	Partition int32
 	Err       error
 }
 
-func (e *PartitionError) Error() string { return fmt.Sprintf("partition %d: %v", e.Partition, e.Err) }
+func (e *PartitionError) Error() string {
+	if e.Partition == SomePartition {
+		return fmt.Sprintf("some partition: %v", e.Err)
+	}
+	return fmt.Sprintf("partition %d: %v", e.Partition, e.Err)
+}
 func (e *PartitionError) Unwrap() error { return e.Err }
 
 // FatalError ends the membership for good: most likely another process joined under the same instance id.

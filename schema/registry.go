@@ -76,6 +76,9 @@ func (r *Registry) Register(ctx context.Context, subject, avsc string) (id int, 
 	defer cancel()
 	// Looking first is what tells whether it was new; it also works on a registry that is read-only for us.
 	found, err := r.cl.LookupSchema(lookup, subject, s)
+	if err == nil && found.ID == 0 {
+		return 0, false, &TransientError{"look up schema of " + subject, errNoID}
+	}
 	if err == nil {
 		return found.ID, false, nil
 	}
@@ -88,11 +91,17 @@ func (r *Registry) Register(ctx context.Context, subject, avsc string) (id int, 
 	if status := statusOf(err); status == http.StatusConflict || status == http.StatusUnprocessableEntity {
 		return 0, false, &InvalidError{ClassIncompatible, fmt.Sprintf("register schema of %s: %v", subject, err)}
 	}
+	if err == nil && id == 0 {
+		err = errNoID
+	}
 	if err != nil {
 		return 0, false, &TransientError{"register schema of " + subject, err}
 	}
 	return id, true, nil
 }
+
+// errNoID is 200 and some JSON of a proxy's, or of another service. Believed, all events would be written with schema 0.
+var errNoID = errors.New("the answer holds no schema id")
 
 // SchemaByID is the schema with that id. Errors: *InvalidError of ClassUnknown if the registry says that there is none, else
 // *TransientError. Answers are kept for ever, "there is none" for half a minute.

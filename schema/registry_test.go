@@ -59,6 +59,8 @@ func TestRegisterErrors(t *testing.T) {
 	}{
 		{"lookup unavailable", 503, 0, `{"error_code":50301,"message":"leader unknown"}`, true},
 		{"wrong base URL", 404, 0, `<html>not here</html>`, true},
+		{"another service answers the lookup", 200, 0, `{"hello":"world"}`, true},
+		{"another service answers the registration", 0, 200, `{"hello":"world"}`, true},
 		{"incompatible", 0, 409, `{"error_code":409,"message":"incompatible with an earlier schema"}`, false},
 		{"not a schema", 0, 422, `{"error_code":42201,"message":"invalid schema"}`, false},
 		{"not allowed", 0, 403, `{"error_code":40301,"message":"forbidden"}`, true},

@@ -151,6 +151,9 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			if e.IsFatal() || e.Code() == kafka.ErrFencedInstanceID {
 				return buf, &engine.FatalError{Err: e}
 			}
+			if e.Code() == kafka.ErrAutoOffsetReset { // said once, without its partition, which is not fetched any more
+				return buf, &engine.PartitionError{Partition: engine.SomePartition, Err: e}
+			}
 			if refusal, mine := s.keeper.Event(e); mine {
 				return buf, refusal
 			}

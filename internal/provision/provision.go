@@ -51,7 +51,7 @@ func setup(ctx context.Context, c *config.Config, o Options, conn *pgx.Conn) ([]
 		return did, err
 	}
 	defer a.Close()
-	made, err := topics(ctx, c, a)
+	made, err := Topics(ctx, c, a)
 	did = append(did, made...)
 	if err != nil {
 		return did, err
@@ -108,7 +108,14 @@ func TimePartitions(ctx context.Context, dsn string) (int, error) {
 	return migrations.MakeDaysAhead(ctx, conn, PartitionsAhead)
 }
 
-func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, error) {
+// outputMaxBytes is max.message.bytes of the output topics: what the client's message.max.bytes (16 MiB) lets through, and its batch's
+// overhead. The broker's default would do for the input alone: a dead letter is the input and headers that name what was wrong, and what came in
+// compressed goes out plain. One record that is refused would be published again for ever, and hold up all that is published with it.
+const outputMaxBytes = 17 << 20
+
+// Topics makes the topics that do not exist yet, and returns what it made, a line each. A replication of 0 is three, or the number of brokers if
+// that is less.
+func Topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, error) {
 	adm := a.Kadm()
 	brokers, err := adm.ListBrokers(ctx)
 	if err != nil {
@@ -128,15 +135,18 @@ func topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 	for _, t := range []struct {
 		name      string
 		retention time.Duration
-	}{{c.Topics.Input, 7 * day}, {c.Topics.Output, 7 * day}, {c.Topics.DLQ, 30 * day}} {
+		maxBytes  int // 0: the broker's default
+	}{{c.Topics.Input, 7 * day, 0}, {c.Topics.Output, 7 * day, outputMaxBytes}, {c.Topics.DLQ, 30 * day, outputMaxBytes}} {
 		if there.Has(t.name) {
 			continue
 		}
-		ms := fmt.Sprint(t.retention.Milliseconds())
+		ms, size := fmt.Sprint(t.retention.Milliseconds()), fmt.Sprint(t.maxBytes)
 		del, create := "delete", "CreateTime"
-		res, err := adm.CreateTopic(ctx, int32(c.Topics.Partitions), rf, map[string]*string{
-			"retention.ms": &ms, "cleanup.policy": &del, "message.timestamp.type": &create,
-		}, t.name)
+		configs := map[string]*string{"retention.ms": &ms, "cleanup.policy": &del, "message.timestamp.type": &create}
+		if t.maxBytes > 0 {
+			configs["max.message.bytes"] = &size
+		}
+		res, err := adm.CreateTopic(ctx, int32(c.Topics.Partitions), rf, configs, t.name)
 		if err == nil {
 			err = res.Err
 		}

@@ -1,6 +1,7 @@
 package behaviour
 
 import (
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"github.com/maxmind/mmdbwriter"
 	"github.com/maxmind/mmdbwriter/mmdbtype"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	fp "github.com/exactly-pipeline/exactly/internal/failpoint"
 )
@@ -103,4 +105,25 @@ func TestDatabaseBehindAndAhead(t *testing.T) {
 	<-w.done
 	require.Equal(t, 1, w.cmd.ProcessState.ExitCode())
 	require.Contains(t, w.log.tail(), "newer than this program's")
+}
+
+// The largest record that the input takes, and a much larger one that came in compressed, are no clicks: as dead letters, with headers and
+// plain, they are larger than they were. They must not hold up the rest.
+func TestLargeDeadLetters(t *testing.T) {
+	b := setup(t)
+	b.generate(clicks / 10)
+	b.start("a")
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.cfg.Kafka.Brokers), kgo.DefaultProduceTopic(b.cfg.Topics.Input), kgo.ProducerBatchMaxBytes(16<<20),
+		kgo.ProducerBatchCompression(kgo.GzipCompression()))
+	require.NoError(t, err)
+	t.Cleanup(cl.Close)
+	random := make([]byte, 1_048_588-100)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(random)
+	for _, value := range [][]byte{random, make([]byte, 8<<20)} {
+		require.NoError(t, cl.ProduceSync(b.ctx, &kgo.Record{Value: value}).FirstErr())
+		b.sent++
+	}
+	b.generate(clicks / 10)
+	b.settle()
+	require.EqualValues(t, 2, b.scalar(`SELECT count(*) FROM dead_letters WHERE length(value) > 1000000`))
 }

@@ -1,6 +1,7 @@
 package behaviour
 
 import (
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -121,6 +122,28 @@ func TestInputExpired(t *testing.T) {
 	w := b.start("b")
 	w.says("partition stopped: 10 records, offsets .* expired")
 	b.exactly("offsets", "accept-loss", "--partition", "2", "--to", itoa(was+10), "--reason", "test")
+	b.until("everything else is stored and published", func() bool { return b.stored() == b.sent && b.published() == b.sent })
+}
+
+// Records expire underneath a worker that is behind: the client says so once, and not which partition. It stops as it would at a start, and
+// the others go on.
+func TestInputExpiresWhileReading(t *testing.T) {
+	b := setup(t)
+	w := b.start("a")
+	b.generate(clicks / 4)
+	b.settle()
+	w.signal(syscall.SIGSTOP)
+	b.generate(clicks / 4)
+	ends, err := b.adm.Kadm().ListEndOffsets(b.ctx, b.cfg.Topics.Input)
+	require.NoError(t, err)
+	end, _ := ends.Lookup(b.cfg.Topics.Input, 2)
+	os := kadm.Offsets{}
+	os.Add(kadm.Offset{Topic: b.cfg.Topics.Input, Partition: 2, At: end.Offset})
+	_, err = b.adm.Kadm().DeleteRecords(b.ctx, os)
+	require.NoError(t, err)
+	w.signal(syscall.SIGCONT)
+	w.says("partition stopped: [0-9]+ records, offsets .* expired")
+	b.exactly("offsets", "accept-loss", "--partition", "2", "--to", itoa(end.Offset), "--reason", "test")
 	b.until("everything else is stored and published", func() bool { return b.stored() == b.sent && b.published() == b.sent })
 }
 
