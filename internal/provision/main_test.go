@@ -19,6 +19,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // shared is what all tests of this package use: the program and a stack. Each test has its own database, topics and group.
@@ -43,7 +44,7 @@ func run(m *testing.M) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	shared.stack, err = stack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack"), NoSyncKafka: true, NoSyncPostgres: true})
+	shared.stack, err = teststack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -411,6 +411,7 @@ func TestToDo(t *testing.T) {
 	}
 }
 
+// newStack is a server that has no roles yet; Kafka is whichever starts soonest.
 func newStack(t *testing.T) *stack.Stack {
 	t.Helper()
 	s, err := stack.Start(t.Context(), stack.Options{Dir: filepath.Join(t.TempDir(), "stack"), NoSyncKafka: true, NoSyncPostgres: true})
