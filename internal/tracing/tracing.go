@@ -27,7 +27,7 @@ import (
 const (
 	exportTimeout = 5 * time.Second        // of one request to the collector
 	exportEvery   = 2 * time.Second        // spans wait at most this long
-	exportQueue   = 4096                   // spans that wait; further ones are dropped
+	exportQueue   = 2048                   // spans that wait; further ones are dropped
 	closeTimeout  = 800 * time.Millisecond // what a stop may wait for the last spans: it has a timeout of its own
 )
 
@@ -44,6 +44,7 @@ type Config struct {
 type Tracing struct {
 	cfg      Config
 	provider *sdktrace.TracerProvider
+	exporter sdktrace.SpanExporter // nil: somebody else's
 	tracer   trace.Tracer
 	fixed    []attribute.KeyValue
 
@@ -79,8 +80,10 @@ func Start(ctx context.Context, cfg Config, log *zap.Logger) (*Tracing, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		once.Do(func() { log.Warn("traces are lost: the collector does not take them", zap.Error(err)) })
 	}))
-	return newTracing(cfg, sdktrace.NewBatchSpanProcessor(exporter, sdktrace.WithBatchTimeout(exportEvery),
-		sdktrace.WithMaxQueueSize(exportQueue), sdktrace.WithExportTimeout(exportTimeout))), nil
+	t := newTracing(cfg, sdktrace.NewBatchSpanProcessor(exporter, sdktrace.WithBatchTimeout(exportEvery),
+		sdktrace.WithMaxQueueSize(exportQueue), sdktrace.WithExportTimeout(exportTimeout)))
+	t.exporter = exporter
+	return t, nil
 }
 
 func newTracing(cfg Config, p sdktrace.SpanProcessor) *Tracing {
@@ -103,7 +106,9 @@ func (t *Tracing) Close() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	_ = t.provider.Shutdown(ctx) // what could not be sent was told by the error handler
+	if err := t.provider.Shutdown(ctx); err != nil && t.exporter != nil {
+		_ = t.exporter.Shutdown(ctx) // or the provider goes on trying, batch by batch, behind our back
+	}
 }
 
 // Store is s, with a span for each capture.
