@@ -154,7 +154,7 @@ func TestLeastRights(t *testing.T) {
 func TestEachRightIsNeeded(t *testing.T) {
 	w := newWorld(t)
 	w.exactly("setup")
-	w.generate(50)
+	w.exactly("generate", "--rate", "0", "--count", "50", "--seed", "1", "--bad-share", "0.3") // so that there are dead letters to be read
 	p := w.start("run")
 	p.says("consuming")
 	w.settled(50)
@@ -333,6 +333,52 @@ func (o owned) Assigned(ps []int32, _ engine.Stamp) {
 }
 func (o owned) Revoked([]int32, engine.Stamp) {}
 func (o owned) Lost([]int32, engine.Stamp)    {}
+
+// A right that is taken away from workers that work: they say which, not at each try, and go on when it is given back.
+func TestRightTakenAway(t *testing.T) {
+	w := newWorld(t)
+	user := "robbed-" + w.config().Group
+	w.user(user)
+	w.permit("User:"+user, -1, acl.Roles...)
+	in := w.as(user)
+	ps := in.through(100)
+	sent := 100
+	for _, r := range []acl.Rule{
+		{Operation: acl.Write, Type: acl.Topic, Name: w.config().Topics.Output},
+		{Operation: acl.Read, Type: acl.Topic, Name: w.config().Topics.Input},
+		{Operation: acl.Read, Type: acl.Group, Name: w.config().Group},
+		{Operation: acl.Write, Type: acl.TransactionalID, Name: w.config().Group + "-", Prefixed: true},
+	} {
+		ps.each((*process).mark)
+		b := kadm.NewACLs().Allow("User:" + user).AllowHosts("*").Deny().DenyHosts().ResourcePatternType(kadm.ACLPatternAny)
+		op := map[acl.Operation]kadm.ACLOperation{acl.Read: kmsg.ACLOperationRead, acl.Write: kmsg.ACLOperationWrite}[r.Operation]
+		switch b = b.Operations(op); r.Type {
+		case acl.Topic:
+			b = b.Topics(r.Name)
+		case acl.Group:
+			b = b.Groups(r.Name)
+		case acl.TransactionalID:
+			b = b.TransactionalIDs(r.Name)
+		}
+		res, err := shared.adm.Kadm().DeleteACLs(w.ctx, b)
+		require.NoError(t, err)
+		gone := 0
+		for _, d := range res {
+			require.NoError(t, d.Err)
+			gone += len(d.Deleted)
+		}
+		require.Equal(t, 1, gone)
+		w.generate(200)
+		sent += 200
+		ps.each(func(p *process) { p.says("we need " + r.String()) })
+		w.allow(r.Command("x:1", "User:"+user))
+		w.settled(sent)
+		ps.each(func(p *process) {
+			require.LessOrEqual(t, p.count("we need "), 12, "not at each try:\n%s", p.out.tail())
+		})
+	}
+	ps.stop()
+}
 
 // As JSON they are the same.
 func TestRightsAsJSON(t *testing.T) {
