@@ -79,15 +79,29 @@ func reserve(port int) bool {
 func lock(port int, kind int16) bool {
 	if !reserved.tried {
 		reserved.tried = true
-		path := filepath.Join(os.TempDir(), "exactly-ports.lock")
-		if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666); err == nil {
-			_ = f.Chmod(0o666) // other users' stacks, too; refused if it is theirs
-			reserved.file = f
-		}
+		reserved.file = lockFile()
 	}
 	if reserved.file == nil {
 		return true
 	}
 	err := syscall.FcntlFlock(reserved.file.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: kind, Start: int64(port), Len: 1})
 	return err == nil || err != syscall.EAGAIN && err != syscall.EACCES
+}
+
+// lockFile is beside what this user's stacks have fetched: the temporary folder is to be as it was when a stack has ended. Other users'
+// stacks are seen once they listen.
+func lockFile() *os.File {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil
+	}
+	dir := filepath.Join(cache, "exactly")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "ports.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil
+	}
+	return f
 }
