@@ -120,7 +120,7 @@ func Defaults() Config {
 		Worker:   Worker{ID: strings.ToLower(host)},
 		Topics:   Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Partitions: 12},
 		Kafka:    Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
-		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second, Connections: 2},
+		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second, Connections: 3},
 		Registry: Registry{URL: "http://127.0.0.1:8081"},
 		Batch:    Batch{MaxRecords: 8_000, MaxBytes: 8 << 20, MaxInFlight: 16 << 20, DrainRecords: 10_000},
 		HTTP:     HTTP{Addr: "127.0.0.1:8000"},
