@@ -36,8 +36,9 @@ func outOfRangeIsAnError(w *world) {
 	m.seek(0, 100)
 	w.is("above the end: an error of the", "partition", m.fails())
 	w.deleteBefore(in, 3)
-	n := w.join("b")
+	m.close()
 	w.leaves("a")
+	n := w.join("b")
 	n.owns(1) // reads from 0, which is gone
 	w.is("below the start: an error of the", "partition", n.fails())
 	w.is("read meanwhile", "[]", offsetsOf(n.got()))
