@@ -115,22 +115,24 @@ func (s *Source) hand(ctx context.Context, do func()) {
 }
 
 // stamp is taken inside a rebalance callback, and nowhere else (guard 2).
-func (s *Source) stamp() engine.Stamp {
-	member, generation := s.cl.GroupMetadata()
+func (s *Source) stamp(cl *kgo.Client) engine.Stamp {
+	member, generation := cl.GroupMetadata()
 	if generation < 0 {
 		return nil
 	}
 	return &stamp{group: s.cfg.Group, member: member, generation: generation, instance: s.cfg.Worker.ID}
 }
 
-func (s *Source) assigned(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
-	st := s.stamp()
-	s.cl.PauseFetchPartitions(m)
+// The callbacks go by the client they are given: the first may come before NewSource has ours.
+
+func (s *Source) assigned(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
+	st := s.stamp(cl)
+	cl.PauseFetchPartitions(m)
 	s.hand(ctx, func() { s.listener.Assigned(m[s.cfg.Topics.Input], st) })
 }
 
-func (s *Source) revoked(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
-	st := s.stamp()
+func (s *Source) revoked(ctx context.Context, cl *kgo.Client, m map[string][]int32) {
+	st := s.stamp(cl)
 	s.hand(ctx, func() { s.listener.Revoked(m[s.cfg.Topics.Input], st) })
 }
 
