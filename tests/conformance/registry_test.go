@@ -14,8 +14,12 @@ import (
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
+// deleting is held while a schema is deleted for good: in Apicurio Registry 3.0 that may take with it what is being registered beside it, a
+// race that no rule can assert.
+var deleting sync.RWMutex
+
 func registryRules() []rule {
-	return append([]rule{
+	rules := append([]rule{
 		{"same-schema-same-id", "every worker registers at its start: what is registered already keeps its id, in any subject, and nothing new comes of it", sameSchemaSameID, wire},
 		{"id-finds-its-schema", "a record carries nothing but the id: it finds the schema as it was registered, from any client, for ever", idFindsItsSchema, wire},
 		{"layout-is-no-difference", "a schema registered by another tool in another layout is the same schema: setup makes no second version of it", layoutIsNoDifference, wire},
@@ -28,6 +32,18 @@ func registryRules() []rule {
 		{"deleted-is-still-decoded", "a version deleted softly is not offered any more, but records written with it are still read", deletedIsStillDecoded, wire},
 		{"deleted-for-good", "a schema deleted for good is gone where no other subject has it, and its id is not given to another", deletedForGood, wire},
 	}, troubleRules...)
+	for i := range rules {
+		holds, lock, unlock := rules[i].holds, deleting.RLock, deleting.RUnlock
+		if rules[i].name == "deleted-for-good" {
+			lock, unlock = deleting.Lock, deleting.Unlock
+		}
+		rules[i].holds = func(w *world) {
+			lock()
+			defer unlock()
+			holds(w)
+		}
+	}
+	return rules
 }
 
 // registry is the product's client, one with nothing in its cache.
