@@ -18,7 +18,7 @@ TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
 PACKAGES     := ./...
 
 # What runs on the stack that TEST_STACK asks for.
-STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/admin ./internal/transactions ./internal/doctor ./audit
+STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/provision ./internal/admin ./internal/transactions ./internal/doctor ./audit
 
 .PHONY: help build demo test race e2e conformance lint bench image clean need
 
