@@ -72,10 +72,10 @@ func TestSomePartitionOutOfRange(t *testing.T) {
 		b.produce(0, 10)
 		b.produce(1, 10)
 		b.settled(0, 2)
+		b.quiet(time.Minute)
 		for p := range 3 {
 			require.Contains(b.t, b.tracedSince(n), fmt.Sprint("claim ", p))
 		}
-		b.quiet(time.Minute)
 		b.lock(func() { require.Len(b.t, b.out[1], 10, "it went on past records that had expired") })
 	})
 }

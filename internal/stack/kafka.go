@@ -51,7 +51,7 @@ func startKafka(o Options, st *state) (_ *kafka, err error) {
 		return nil, err
 	}
 	opts := []kfake.Opt{
-		kfake.Ports(st.KafkaPort), kfake.ClusterID(st.ClusterID), kfake.DataDir(dir),
+		kfake.Ports(st.KafkaPort), kfake.ListenFn(child.Listen), kfake.ClusterID(st.ClusterID), kfake.DataDir(dir),
 		kfake.GroupMinSessionTimeout(o.GroupMinSession), kfake.WithLogger(k.log),
 	}
 	if !o.NoSyncKafka {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -56,7 +55,7 @@ func startRegistry(o Options, st *state) (*registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", child.Loopback(port))
+	l, err := child.Listen("tcp", child.Loopback(port))
 	if err != nil {
 		return nil, err
 	}

@@ -180,6 +180,21 @@ func TestFreePort(t *testing.T) {
 	require.NotEqual(t, port, other, "somebody listens there")
 }
 
+// A process that was being started while FreePort looked holds that look's socket for a moment.
+func TestListenWaits(t *testing.T) {
+	port, err := FreePort(0)
+	require.NoError(t, err)
+	held, err := net.Listen("tcp", Loopback(port))
+	require.NoError(t, err)
+	released := time.AfterFunc(50*time.Millisecond, func() { _ = held.Close() })
+	defer released.Stop()
+	l, err := Listen("tcp", Loopback(port))
+	require.NoError(t, err)
+	defer l.Close()
+	_, err = Listen("tcp", Loopback(port))
+	require.ErrorIs(t, err, syscall.EADDRINUSE, "somebody who stays is told of")
+}
+
 // A port that another process has chosen is not chosen, though nobody listens there yet; once that process is gone, or gives it back, it is.
 func TestPortsAreReserved(t *testing.T) {
 	cmd := exec.Command(os.Args[0])

@@ -1,6 +1,7 @@
 package child
 
 import (
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Loopback is the address of a port on this machine.
@@ -46,6 +48,19 @@ func FreePort(want int) (int, error) {
 	}
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
+
+// Listen is net.Listen on a port from FreePort. FreePort has listened there itself to see that it is free, and a process that was being started
+// just then holds a copy of that socket until its exec, a moment in which the port looks taken.
+func Listen(network, address string) (net.Listener, error) {
+	for end := time.Now().Add(listenWithin); ; time.Sleep(5 * time.Millisecond) {
+		l, err := net.Listen(network, address)
+		if err == nil || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return l, err
+		}
+	}
+}
+
+const listenWithin = 2 * time.Second
 
 // ReleasePort gives a port back. One that was not reserved is none's business.
 func ReleasePort(port int) {
