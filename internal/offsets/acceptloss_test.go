@@ -60,7 +60,7 @@ func TestAcceptLoss(t *testing.T) {
 			require.False(t, b.row(2).held)
 			if running == "stopped" {
 				require.EqualValues(t, -1, b.row(2).leaderEpoch, "it was that of a record far below")
-				require.Equal(t, was+10, b.group(2))
+				require.Equal(t, was+10, b.committed(2))
 				b.start("b")
 			}
 			b.settled()
@@ -84,12 +84,12 @@ func TestAcceptLossWithGap(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, p, int32(0), "no gap was left")
-	next, group := b.row(p).next, b.group(p)
+	next, group := b.row(p).next, b.committed(p)
 	b.expire(p, next+10)
 	done, err := b.desk.AcceptLoss(b.ctx, AcceptLoss{Partition: p, To: next + 10, Reason: "test"})
 	require.NoError(t, err)
 	require.Contains(t, done.String(), "is left to the next owner")
-	require.Equal(t, group, b.group(p))
+	require.Equal(t, group, b.committed(p))
 	b.start("b")
 	b.settled()
 	b.audit(true)

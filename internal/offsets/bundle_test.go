@@ -163,6 +163,16 @@ func (b *bundle) group(p int32) int64 {
 	return g[p].Offset
 }
 
+// committed is the group offset once it is not pending: Apache Kafka answers a commit when it is decided, and the offset is there a little later.
+func (b *bundle) committed(p int32) (at int64) {
+	b.t.Helper()
+	b.until("the group offset is stable", func() bool {
+		at = b.group(p)
+		return at != -3
+	})
+	return at
+}
+
 // settled waits until everything sent is captured and published.
 func (b *bundle) settled() {
 	b.t.Helper()

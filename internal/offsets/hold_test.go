@@ -72,7 +72,7 @@ func TestRestoreUnderHold(t *testing.T) {
 	r := b.row(2)
 	require.True(t, r.held)
 	require.Equal(t, "offsets hold: mine", r.heldWhy)
-	require.Equal(t, want, b.group(2))
+	require.Equal(t, want, b.committed(2))
 	require.Len(t, b.deeds(2, ledger.Restore), 1)
 
 	out, code := b.exactly("offsets", "restore", "--all", "--reason", "test", "--json")
