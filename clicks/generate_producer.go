@@ -21,7 +21,6 @@ type producer struct {
 	client *kafka.Producer
 	keeper *security.Keeper
 	topic  string
-	say    func(string)
 	msg    kafka.Message // reused: librdkafka copies it
 	sent   atomic.Int64
 	acked  atomic.Int64
@@ -67,7 +66,13 @@ func newProducer(brokers, topic, debug string, secure *config.Kafka, log func(st
 	if err != nil {
 		return nil, fmt.Errorf("create producer: %w", err)
 	}
-	p := &producer{client: c, keeper: security.Keep(secure, c), topic: topic, say: log, moved: make(chan struct{}, 1)}
+	p := &producer{client: c, topic: topic, moved: make(chan struct{}, 1)}
+	// One that begins to refuse us is told of, and waited for like one that is away: a password file may be corrected.
+	p.keeper = security.Keep(secure, c, func(err error) {
+		if p.met.Load() { // before, waitForTopic finds out
+			log(err.Error())
+		}
+	})
 	p.msg.TopicPartition = kafka.TopicPartition{Topic: &p.topic, Partition: kafka.PartitionAny}
 	p.drain.Add(1)
 	go p.count()
@@ -170,12 +175,9 @@ func (p *producer) count() {
 	}
 }
 
-// event takes what librdkafka says of itself: only a fatal error ends anything, everything else it gets over by trying again. A
-// broker that begins to refuse us is told of, once, and waited for like one that is away: a password file may be corrected.
+// event takes what librdkafka says of itself: only a fatal error ends anything, everything else it gets over by trying again.
 func (p *producer) event(e kafka.Error) {
-	if refusal, _ := p.keeper.Event(e); refusal != nil && p.met.Load() { // before, waitForTopic finds out
-		p.say(refusal.Error())
-	}
+	p.keeper.Event(e)
 	switch {
 	case e.IsFatal():
 		p.fail(fmt.Errorf("produce to %s: %w", p.topic, e))

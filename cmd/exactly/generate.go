@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/clicks"
-	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/provision"
+	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
@@ -117,7 +117,7 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 		done, err = clicks.Generate(ctx, clicks.GenerateConfig{
 			Brokers: c.Kafka.Brokers, Topic: c.Topics.Input, SchemaID: id, Source: source, Rate: f.rate, Count: f.count,
 			StopTimeout: c.StopTimeout, Debug: c.Kafka.Debug, Security: &c.Kafka, Say: say,
-			Probe: func(ctx context.Context) error { return admin.Probe(ctx, &c) },
+			Probe: func(ctx context.Context) error { return security.Probe(ctx, &c.Kafka) },
 			Progress: func(p clicks.Generated) {
 				say(fmt.Sprintf("%.0f clicks/s, %d acknowledged, %d waiting", p.PerSecond, p.Acknowledged, p.Clicks-p.Acknowledged-p.Failed))
 			},

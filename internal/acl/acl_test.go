@@ -13,10 +13,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/security"
 )
 
 // cluster is a broker that allows the user u just the rules given.
@@ -61,7 +61,7 @@ func TestMissing(t *testing.T) {
 				cluster(t, &c, have)
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				defer cancel()
-				cl, err := kgo.NewClient(clientOptions(&c)...)
+				cl, err := security.NewClient(&c.Kafka)
 				require.NoError(t, err)
 				defer cl.Close()
 				got, err := Missing(ctx, kadm.NewClient(cl), rules)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
@@ -96,7 +95,7 @@ func Explain(ctx context.Context, c *config.Config, role Role, err error) error 
 	rules := slices.DeleteFunc(Rules(c, role), func(r Rule) bool { return r.Type != t })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	cl, cerr := kgo.NewClient(clientOptions(c)...)
+	cl, cerr := security.NewClient(&c.Kafka)
 	if cerr != nil {
 		return Denied(rules, err)
 	}
@@ -105,8 +104,4 @@ func Explain(ctx context.Context, c *config.Config, role Role, err error) error 
 		rules = missing
 	}
 	return Denied(rules, err)
-}
-
-func clientOptions(c *config.Config) []kgo.Opt {
-	return append(security.KafkaOptions(&c.Kafka), kgo.SeedBrokers(strings.Split(c.Kafka.Brokers, ",")...), kgo.RetryTimeout(5*time.Second))
 }

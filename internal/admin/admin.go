@@ -50,17 +50,6 @@ func Options(c *config.Config) []kgo.Opt {
 	)
 }
 
-// Probe asks any broker for anything. A refusal is explained (*security.Error).
-func Probe(ctx context.Context, c *config.Config) error {
-	a, err := New(c, zap.NewNop())
-	if err != nil {
-		return err
-	}
-	defer a.Close()
-	_, err = a.Cluster(ctx)
-	return security.Explain(c, err)
-}
-
 // Close ends the connections.
 func (a *Admin) Close() { a.cl.Close() }
 

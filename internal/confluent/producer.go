@@ -63,15 +63,13 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{p: kp, keeper: security.Keep(&c.Kafka, kp), topics: map[string]*string{}, drained: make(chan struct{})}
+	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{})}
+	p.keeper = security.Keep(&c.Kafka, kp, func(err error) { log.Warn("producer", zap.Error(err)) })
 	go drainLogs(kp.Logs(), log)
 	go func() { // whatever comes must be taken, or Commit and Abort hang
 		defer close(p.drained)
 		for e := range kp.Events() {
-			refusal, mine := p.keeper.Event(e)
-			if err, ok := e.(kafka.Error); refusal != nil {
-				log.Warn("producer", zap.Error(refusal))
-			} else if ok && !mine {
+			if err, ok := e.(kafka.Error); !p.keeper.Event(e) && ok {
 				log.Debug("producer", zap.Error(err))
 			}
 		}

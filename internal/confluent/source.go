@@ -22,6 +22,7 @@ import (
 type Source struct {
 	c        *kafka.Consumer
 	topic    string
+	cfg      *config.Config
 	listener engine.Listener
 	keeper   *security.Keeper
 	log      *zap.Logger
@@ -68,7 +69,8 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer: %w", err)
 	}
-	s := &Source{c: kc, topic: c.Topics.Input, listener: l, keeper: security.Keep(&c.Kafka, kc), log: log}
+	s := &Source{c: kc, topic: c.Topics.Input, cfg: c, listener: l, log: log}
+	s.keeper = security.Keep(&c.Kafka, kc, func(err error) { log.Warn("consumer", zap.Error(err)) })
 	go drainLogs(kc.Logs(), log)
 	if err := kc.SubscribeTopics([]string{c.Topics.Input}, s.rebalance); err != nil {
 		s.keeper.Stop()
@@ -154,10 +156,9 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			if e.Code() == kafka.ErrAutoOffsetReset { // said once, without its partition, which is not fetched any more
 				return buf, &engine.PartitionError{Partition: engine.SomePartition, Err: e}
 			}
-			if refusal, mine := s.keeper.Event(e); mine {
-				return buf, refusal
+			if !s.keeper.Event(e) {
+				return buf, security.ExplainEvent(&s.cfg.Kafka, e)
 			}
-			return buf, s.keeper.Explain(e)
 		case kafka.OAuthBearerTokenRefresh:
 			s.keeper.Event(e)
 		}

@@ -19,7 +19,7 @@ type client struct {
 // newClient chooses by the setting. maxMessage is the smallest max.message.bytes of the output topics, 0 if unknown; librdkafka leaves
 // the limit to the broker.
 func newClient(c *config.Config, maxMessage int, log *zap.Logger) client {
-	return chooseClient(c, maxMessage, log).explained(c)
+	return chooseClient(c, maxMessage, log).explained(c, log)
 }
 
 func chooseClient(c *config.Config, maxMessage int, log *zap.Logger) client {

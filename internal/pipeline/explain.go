@@ -3,7 +3,11 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/acl"
@@ -18,7 +22,8 @@ func explain(ctx context.Context, c *config.Config, err error) error {
 }
 
 // explained is the client, with its refusals explained.
-func (cl client) explained(c *config.Config) client {
+func (cl client) explained(c *config.Config, log *zap.Logger) client {
+	rights := &rights{c: c, log: log}
 	return client{
 		source: func(l engine.Listener) (engine.Source, error) {
 			s, err := cl.source(l)
@@ -32,7 +37,7 @@ func (cl client) explained(c *config.Config) client {
 			if err != nil {
 				return nil, err
 			}
-			return producer{p, c}, nil
+			return producer{p, c, rights}, nil
 		},
 	}
 }
@@ -77,7 +82,8 @@ func (s *source) explain(err error) error {
 // producer explains how a transaction ends; classes stay what they are.
 type producer struct {
 	txn.Producer
-	c *config.Config
+	c      *config.Config
+	rights *rights
 }
 
 func (p producer) explain(ctx context.Context, err error) error {
@@ -85,7 +91,42 @@ func (p producer) explain(ctx context.Context, err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	return &txn.Error{Class: e.Class, Err: explain(ctx, p.c, e.Err)}
+	why := explain(ctx, p.c, e.Err)
+	if e.Class == txn.Abortable && !security.Refused(why) {
+		p.rights.suspect()
+	}
+	return &txn.Error{Class: e.Class, Err: why}
+}
+
+// rights looks for missing ones behind aborts that don't tell their cause: librdkafka says "erroneous state" of a transaction that has
+// failed before. It looks beside: an abort must not wait.
+type rights struct {
+	c   *config.Config
+	log *zap.Logger
+
+	mu sync.Mutex
+	at time.Time
+}
+
+func (r *rights) suspect() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.at) < explainedFor {
+		return
+	}
+	r.at = time.Now()
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		cl, err := security.NewClient(&r.c.Kafka)
+		if err != nil {
+			return
+		}
+		defer cl.Close()
+		if missing, err := acl.Missing(ctx, kadm.NewClient(cl), acl.Rules(r.c, acl.Worker)); err == nil && len(missing) > 0 {
+			r.log.Warn("producer", zap.Error(acl.Denied(missing, nil)))
+		}
+	}()
 }
 
 func (p producer) Init(ctx context.Context) error { return p.explain(ctx, p.Producer.Init(ctx)) }

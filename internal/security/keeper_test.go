@@ -1,7 +1,9 @@
 package security
 
 import (
+	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +40,7 @@ func (f *fakeClient) SetOAuthBearerTokenFailure(s string) error          { f.fai
 func TestKeeperFollowsFile(t *testing.T) {
 	cl := newFakeClient()
 	k := &config.Kafka{SASL: config.SASL{Mechanism: config.Scram512, Username: "u", PasswordFile: secretFile(t, "old\n")}}
-	kp := keep(k, cl, time.Millisecond)
+	kp := keep(k, cl, nil, time.Millisecond, nil)
 	defer kp.Stop()
 	require.NoError(t, os.WriteFile(k.SASL.PasswordFile, nil, 0o600)) // as an editor leaves it for a moment
 	require.NoError(t, os.WriteFile(k.SASL.PasswordFile, []byte("new\n"), 0o600))
@@ -54,36 +56,85 @@ func kafkaError(code kafka.ErrorCode, text string) kafka.Error {
 	return kafka.NewError(code, text, false)
 }
 
-// A refusal is told once, however it is worded, and again after it had worked; what is not one is not the keeper's.
-func TestKeeperTellsOnce(t *testing.T) {
-	kp := Keep(&config.Kafka{SASL: config.SASL{Mechanism: config.Scram512, PasswordFile: secretFile(t, "p")}}, newFakeClient())
-	defer kp.Stop()
-	refused := func(n int) kafka.Error {
-		return kafkaError(kafka.ErrAuthentication, fmt.Sprintf("sasl_ssl://b%d:1: SASL authentication error: no (after %dms in state AUTH_REQ)", n, n))
+// prober answers probes with what it is told to, and is asked by ask.
+type prober struct {
+	asked chan struct{}
+	why   chan error
+}
+
+func (p prober) probe(ctx context.Context) error {
+	p.asked <- struct{}{}
+	select {
+	case err := <-p.why:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	_, mine := kp.Event(kafkaError(kafka.ErrAllBrokersDown, "1/1 brokers are down"))
-	require.False(t, mine, "nothing was refused yet")
+}
+
+// A suspicion is told once if a probe confirms it, and again after it had worked; what is no suspicion is not the keeper's.
+func TestKeeperTellsOnce(t *testing.T) {
+	p := prober{make(chan struct{}), make(chan error)}
+	told := make(chan error, 9)
+	kp := keep(&config.Kafka{}, newFakeClient(), func(err error) { told <- err }, time.Hour, p.probe)
+	defer kp.Stop()
+	refused := &Error{Says: "no"}
+	answer := func(err error) { // to the probe that is under way
+		<-p.asked
+		p.why <- err
+		require.Eventually(t, func() bool { kp.mu.Lock(); defer kp.mu.Unlock(); return !kp.asking }, time.Minute, time.Millisecond)
+		kp.mu.Lock()
+		kp.asked = time.Time{} // as if it were long ago
+		kp.mu.Unlock()
+	}
+	auth := kafkaError(kafka.ErrAuthentication, "b:1: SASL authentication error: no (after 3ms in state AUTH_REQ)")
+	down := kafkaError(kafka.ErrAllBrokersDown, "1/1 brokers are down")
+	require.False(t, kp.Event(down), "perhaps they are down")
+	require.True(t, kp.Event(auth), "one probe at a time")
+	answer(errors.New("connection refused"))
+	require.Empty(t, told, "it is away")
 	for range 2 {
-		err, mine := kp.Event(refused(1))
-		require.True(t, mine)
-		require.EqualError(t, err, "kafka does not accept who we say we are: sasl_ssl://b1:1: SASL authentication error: no: see kafka.sasl.mechanism "+
-			"(EXACTLY_KAFKA_SASL_MECHANISM), kafka.sasl.username (EXACTLY_KAFKA_SASL_USERNAME) and kafka.sasl.password_file (EXACTLY_KAFKA_SASL_PASSWORD_FILE)")
-		var ke kafka.Error
-		require.ErrorAs(t, err, &ke, "its class is still to be had")
-		for n := range 3 {
-			err, mine = kp.Event(refused(n))
-			require.NoError(t, err)
-			require.True(t, mine)
-		}
-		_, mine = kp.Event(kafkaError(kafka.ErrAllBrokersDown, "1/1 brokers are down"))
-		require.True(t, mine, "why was said")
-		err, _ = kp.Event(kafkaError(kafka.ErrSsl, "ssl://b:1: handshake failed (after 3ms in state SSL_HANDSHAKE)"))
-		require.ErrorContains(t, err, "no TLS with kafka")
+		require.False(t, kp.Event(down))
+		answer(refused)
+		require.Equal(t, error(refused), <-told)
+		require.True(t, kp.Event(auth))
+		require.True(t, kp.Event(down), "why was said")
+		require.Empty(t, told)
 		kp.Works()
 	}
-	_, mine = kp.Event(kafkaError(kafka.ErrTransport, "x"))
-	require.False(t, mine)
-	require.EqualError(t, kp.Explain(kafkaError(kafka.ErrTransport, "b:1: Disconnected (after 12ms in state UP)")), "b:1: Disconnected")
+	for range maxDoubts - 1 { // one connection in many broke
+		kp.Event(auth)
+		answer(nil)
+		require.Empty(t, told)
+	}
+	kp.Event(auth)
+	answer(nil)
+	require.ErrorContains(t, <-told, "kafka does not accept who we say we are: b:1: SASL authentication error: no: see kafka.sasl.mechanism")
+	kp.Works()
+	kp.Event(kafkaError(kafka.ErrSsl, "b:1: certificate verify failed (after 3ms in state SSL_HANDSHAKE)"))
+	answer(nil) // the probe has the new certificates, the client the old ones
+	require.ErrorContains(t, <-told, "no TLS with kafka")
+	require.False(t, kp.Event(kafkaError(kafka.ErrTransport, "x")))
+	kp.Works()
+	kp.Event(auth)
+	<-p.asked
+	kp.Stop() // in the middle of a probe
+	require.Empty(t, told)
+	require.False(t, kp.Event(down))
+}
+
+// librdkafka's words are the same each time, and keep their class.
+func TestExplainEvent(t *testing.T) {
+	k := &config.Kafka{SASL: config.SASL{Mechanism: config.Scram512, PasswordFile: "f"}, TLS: config.KafkaTLS{Cert: "c"}}
+	err := ExplainEvent(k, kafkaError(kafka.ErrAuthentication, "b:1: no (after 3ms in state AUTH_REQ)"))
+	require.EqualError(t, err, "kafka does not accept who we say we are: b:1: no: see kafka.sasl.mechanism (EXACTLY_KAFKA_SASL_MECHANISM), "+
+		"kafka.sasl.username (EXACTLY_KAFKA_SASL_USERNAME) and kafka.sasl.password_file (EXACTLY_KAFKA_SASL_PASSWORD_FILE)")
+	var ke kafka.Error
+	require.ErrorAs(t, err, &ke)
+	require.ErrorContains(t, ExplainEvent(k, kafkaError(kafka.ErrSsl, "b:1: no")), "certificates that were replaced are used after a restart: see kafka.tls.ca")
+	require.EqualError(t, ExplainEvent(k, kafkaError(kafka.ErrTransport, "b:1: Disconnected (after 12ms in state UP)")), "b:1: Disconnected")
+	k.SASL.Mechanism = config.OAuthBearer
+	require.ErrorContains(t, ExplainEvent(k, kafkaError(kafka.ErrAuthentication, "no token")), "see kafka.sasl.token_url")
 }
 
 // endpoint is a token endpoint that knows one secret, and issues one token after the other.
@@ -206,9 +257,8 @@ func TestKeeperFetchesToken(t *testing.T) {
 	e := tokenEndpoint(t, nil)
 	s := oauthSettings(t, e)
 	cl := newFakeClient()
-	kp := Keep(&config.Kafka{SASL: *s}, cl)
-	_, mine := kp.Event(kafka.OAuthBearerTokenRefresh{})
-	require.True(t, mine)
+	kp := Keep(&config.Kafka{SASL: *s}, cl, nil)
+	require.True(t, kp.Event(kafka.OAuthBearerTokenRefresh{}))
 	tok := <-cl.tokens
 	require.Equal(t, []string{"token-1", "id"}, []string{tok.TokenValue, tok.Principal})
 	require.WithinDuration(t, time.Now().Add(5*time.Minute), tok.Expiration, time.Minute)

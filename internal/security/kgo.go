@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -56,6 +58,27 @@ func KafkaOptions(k *config.Kafka) []kgo.Opt {
 		opts = append(opts, kgo.SASL(m))
 	}
 	return opts
+}
+
+// NewClient is a franz-go client with these settings and no others, for a few requests.
+func NewClient(k *config.Kafka) (*kgo.Client, error) {
+	return kgo.NewClient(append(KafkaOptions(k), kgo.SeedBrokers(strings.Split(k.Brokers, ",")...), kgo.RetryTimeout(5*time.Second))...)
+}
+
+// Probe asks any broker for anything. A refusal is explained (*Error).
+func Probe(ctx context.Context, k *config.Kafka) error {
+	cl, err := NewClient(k)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Topics = []kmsg.MetadataRequestTopic{}
+	_, err = req.RequestWith(ctx, cl)
+	if err != nil {
+		err = fmt.Errorf("ask kafka for its brokers: %w", err)
+	}
+	return Explain(&config.Config{Kafka: *k}, err)
 }
 
 // dialer connects to brokers, with TLS if that is set.

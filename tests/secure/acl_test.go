@@ -117,7 +117,7 @@ func (w *world) user(name string) {
 	res, err := shared.adm.Kadm().AlterUserSCRAMs(w.ctx, nil, []kadm.UpsertSCRAM{{User: name, Mechanism: kadm.ScramSha512, Iterations: 4096, Password: password(name)}})
 	require.NoError(w.t, err)
 	require.NoError(w.t, res.Error())
-	require.Eventually(w.t, func() bool { return admin.Probe(w.ctx, w.as(name).config()) == nil }, patience, 50*time.Millisecond, "user %s", name)
+	require.Eventually(w.t, func() bool { return security.Probe(w.ctx, &w.as(name).config().Kafka) == nil }, patience, 50*time.Millisecond, "user %s", name)
 }
 
 // The pipeline works over SCRAM and TLS with just the rights that are printed, each role under a user of its own; a worker is killed on
