@@ -117,6 +117,19 @@ func (b *bundle) generate(n int) {
 	b.sent += int64(n)
 }
 
+// feed generates a little at a time until it is so: where Kafka is slow a transaction takes all there is, and a worker that is to die in its
+// second would only have one.
+func (b *bundle) feed(what string, ok func() bool) {
+	b.t.Helper()
+	b.until(what, func() bool {
+		if ok() {
+			return true
+		}
+		b.generate(clicks / 20)
+		return ok()
+	})
+}
+
 // worker is one process of `exactly run`.
 type worker struct {
 	b    *bundle
@@ -158,6 +171,16 @@ func (w *worker) stop() {
 		w.b.t.Fatalf("worker %s did not end within 10s of SIGTERM", w.id)
 	}
 	require.Zero(w.b.t, w.cmd.ProcessState.ExitCode(), "worker %s: %s", w.id, w.log.tail())
+}
+
+// ended says whether the process is gone.
+func (w *worker) ended() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // killed waits until the worker was killed by its own failpoint.

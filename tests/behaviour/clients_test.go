@@ -22,12 +22,12 @@ func TestBothClients(t *testing.T) {
 			a.says("consuming")
 			o := b.start("b", setting+c.lives)
 			o.says("rebalance: assigned")
-			b.generate(clicks / 2)
+			b.feed("a is dead", a.ended)
 			a.killed(c.point)
 			b.start("a", setting+c.lives).says("rebalance: assigned")
 			b.generate(clicks / 2)
 			r := b.settle()
-			require.EqualValues(t, clicks, r.Totals.Input)
+			require.EqualValues(t, b.sent, r.Totals.Input)
 		})
 	}
 }

@@ -33,8 +33,7 @@ func TestZombie(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			b := setup(t)
 			a, _ := b.both([]string{failpoint(point + "=stop@2")}, nil)
-			b.generate(clicks / 2)
-			b.until("the zombie is stopped", func() bool { return b.hit(point) })
+			b.feed("the zombie is stopped", func() bool { return b.hit(point) })
 			b.settle() // the other has done everything
 			before := b.captures("a")
 			a.signal(syscall.SIGCONT)
@@ -69,8 +68,7 @@ func TestFormerOwnerClaimsLate(t *testing.T) {
 func TestFrozenInsidePostgresTransaction(t *testing.T) {
 	b := setup(t)
 	b.both([]string{failpoint(fp.CaptureCopied + "=stop@2")}, nil)
-	b.generate(clicks / 2)
-	b.until("a is frozen", func() bool { return b.hit(fp.CaptureCopied) })
+	b.feed("a is frozen", func() bool { return b.hit(fp.CaptureCopied) })
 	frozen := time.Now()
 	b.until("everything is stored and published", func() bool { return b.stored() == b.sent && b.published() == b.sent })
 	// One session timeout to be noticed and one for the lock to be freed, and room for a crowded machine.
@@ -82,10 +80,7 @@ func TestFrozenInsidePostgresTransaction(t *testing.T) {
 func TestTakeoverLeavesLiveWorkersAlone(t *testing.T) {
 	b := setup(t)
 	x, y := b.both([]string{failpoint(fp.PublishOffsetsSent + "=hold@3")}, nil)
-	b.until("a holds its transaction open", func() bool {
-		b.generate(clicks / 20) // a little at a time: where Kafka is slow, a transaction takes all there is
-		return b.hit(fp.PublishOffsetsSent)
-	})
+	b.feed("a holds its transaction open", func() bool { return b.hit(fp.PublishOffsetsSent) })
 	z := b.start("c")
 	b.until("c is a member", func() bool {
 		m, err := b.adm.Members(b.ctx)
@@ -111,8 +106,7 @@ func TestRebalanceInTheMiddle(t *testing.T) {
 			b := setup(t)
 			a := b.start("a", failpoint(point+"=hold@2"))
 			a.says("consuming")
-			b.generate(clicks / 2)
-			b.until("a holds", func() bool { return b.hit(point) })
+			b.feed("a holds", func() bool { return b.hit(point) })
 			o := b.start("b")
 			b.until("b is a member", func() bool {
 				m, err := b.adm.Members(b.ctx)
