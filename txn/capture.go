@@ -144,7 +144,7 @@ func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) 
 		ids[i] = b.Partition
 	}
 	var q pgx.Batch
-	q.Queue("BEGIN")
+	q.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	q.Queue(`SELECT source_partition, next_offset, epoch, ledger_seq, ledger_head, state = 'open' FROM partition_offsets
 		WHERE source_id = $1 AND source_partition = ANY($2) ORDER BY source_id, source_partition FOR UPDATE`, s.source.ID, ids)
 	res := c.SendBatch(ctx, &q)

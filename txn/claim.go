@@ -31,9 +31,13 @@ func (s *Store) Claim(ctx context.Context, partition int32) (engine.Claim, error
 	}
 }
 
+// readCommitted whatever the database's default is: who waited for a row's lock has to see what the one before it wrote, where the stricter
+// levels give up with a serialization failure.
+var readCommitted = pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+
 func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err error) {
 	what := func(err error) error { return fmt.Errorf("claim %s/%d: %w", s.source.Topic, partition, err) }
-	tx, err := s.pool.Begin(ctx)
+	tx, err := s.pool.BeginTx(ctx, readCommitted)
 	if err != nil {
 		return c, what(err)
 	}
@@ -142,7 +146,7 @@ func (s *Store) Drained(ctx context.Context, partition int32, epoch int64) error
 // Start implements engine.Store. The first start of a source chooses for all its partitions at once, and the choice is a ledger
 // entry; a partition added later begins at 0, so that none of its records is missed.
 func (s *Store) Start(ctx context.Context, partition int32, from func(context.Context) (map[int32]int64, error)) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error {
 		var chosen string
 		if err := tx.QueryRow(ctx, `SELECT start_from FROM sources WHERE source_id = $1 FOR UPDATE`, s.source.ID).Scan(&chosen); err != nil {
 			return fmt.Errorf("start %s: %w", s.source.Topic, err)

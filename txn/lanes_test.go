@@ -2,8 +2,10 @@ package txn
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap/zaptest"
 
 	"github.com/exactly-pipeline/exactly/engine"
 )
@@ -62,4 +64,35 @@ func TestSmallCaptureIsOneTransaction(t *testing.T) {
 	large := []*engine.Batch{{Records: 900, Bytes: 9}, {Records: 900, Bytes: 4}, {Records: 900, Bytes: 4}}
 	require.Equal(t, [][]int{{0}, {1, 2}}, share(large, 2))
 	require.Len(t, share(large[:1], 4), 1)
+}
+
+// A database whose sessions are serializable by default: who waits for a row's lock goes on with what it finds then.
+func TestDefaultIsolation(t *testing.T) {
+	d := newDB(t)
+	d.started(d.store("a"), 1)
+	d.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`)
+	s, err := OpenStore(d.ctx, StoreConfig{DSN: d.dsn, Group: "g", Worker: "b", LockTimeout: time.Minute, IdleTimeout: time.Minute, Log: zaptest.NewLogger(t)}, d.src)
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	held := func(then func()) {
+		tx, err := d.conn.Begin(d.ctx)
+		require.NoError(t, err)
+		_, err = tx.Exec(d.ctx, `UPDATE partition_offsets SET epoch = epoch`)
+		require.NoError(t, err)
+		done := make(chan struct{})
+		go func() { defer close(done); then() }()
+		require.Eventually(t, func() bool {
+			var waits bool
+			require.NoError(t, tx.QueryRow(d.ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid())`).Scan(&waits))
+			return waits
+		}, time.Minute, 5*time.Millisecond)
+		require.NoError(t, tx.Commit(d.ctx))
+		<-done
+	}
+	var c engine.Claim
+	held(func() { c, err = s.Claim(d.ctx, 0) })
+	require.NoError(t, err)
+	held(func() { _, err = s.Capture(d.ctx, []*engine.Batch{d.batch(0, c.Epoch, 0, 3, 0)}) })
+	require.NoError(t, err)
+	require.EqualValues(t, 3, d.next(0))
 }

@@ -146,6 +146,10 @@ func Topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 		if t.maxBytes > 0 {
 			configs["max.message.bytes"] = &size
 		}
+		if rf >= 3 { // a record that a producer was told of is then on two brokers, and one may be gone
+			two := "2"
+			configs["min.insync.replicas"] = &two
+		}
 		res, err := adm.CreateTopic(ctx, int32(c.Topics.Partitions), rf, configs, t.name)
 		if err == nil {
 			err = res.Err
