@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/maxmind/mmdbwriter"
@@ -113,7 +114,7 @@ func TestLargeDeadLetters(t *testing.T) {
 	b := setup(t)
 	b.generate(clicks / 10)
 	b.start("a")
-	cl, err := kgo.NewClient(kgo.SeedBrokers(b.cfg.Kafka.Brokers), kgo.DefaultProduceTopic(b.cfg.Topics.Input), kgo.ProducerBatchMaxBytes(16<<20),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(b.cfg.Kafka.Brokers, ",")...), kgo.DefaultProduceTopic(b.cfg.Topics.Input), kgo.ProducerBatchMaxBytes(16<<20),
 		kgo.ProducerBatchCompression(kgo.GzipCompression()))
 	require.NoError(t, err)
 	t.Cleanup(cl.Close)
