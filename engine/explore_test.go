@@ -34,7 +34,7 @@ func (w *walk) key() string {
 		kinds = append(kinds, string(e.Kind))
 	}
 	slices.Sort(kinds)
-	return fmt.Sprint(p.State, p.Assigned, p.producerUp, p.Epoch != 0, p.Next, p.Published, p.Floor, p.Captured, p.Reason != "",
+	return fmt.Sprint(p.State, p.Assigned, p.producerUp, p.Epoch, p.Doubt, p.Next, p.Published, p.Floor, p.Captured, p.Reason != "",
 		kinds, w.publish, w.drain, w.owed)
 }
 
@@ -43,7 +43,8 @@ func claims() []Claim {
 	var out []Claim
 	for next := range int64(3) {
 		for floor := range next + 1 {
-			out = append(out, Claim{Epoch: 1, Next: next, Floor: floor}, Claim{Epoch: 1, Next: next, Floor: floor, Captured: true, Predecessors: []string{"a"}})
+			out = append(out, Claim{Epoch: 1, Next: next, Floor: floor}, Claim{Epoch: 1, Next: next, Floor: floor, Captured: true, Predecessors: []string{"a"}},
+				Claim{Epoch: 2, Next: next, Floor: floor, Captured: true})
 		}
 	}
 	return out

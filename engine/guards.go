@@ -35,7 +35,7 @@ func (p *Partition) looked(l Look) []Action {
 	case l.Changed != "":
 		return p.stop(l.Changed)
 	case p.Epoch == 0 && l.HasOffset && !guard.Off(guard.NoRow):
-		return p.stop(fmt.Sprintf("no stored offset in Postgres although the group has committed offset %d: this database does not belong to this "+
+		return p.ahead(fmt.Sprintf("no stored offset in Postgres although the group has committed offset %d: this database does not belong to this "+
 			"group, or has lost its partition_offsets; use the right database, or another group name", l.Offset))
 	case p.Epoch == 0:
 		p.State = Starting
@@ -60,7 +60,7 @@ func (p *Partition) looked(l Look) []Action {
 	case l.Offset > p.Next && guard.Off(guard.Ahead):
 		return p.consume()
 	case l.Offset > p.Next:
-		return p.stop(brokenAhead(l.Offset, p.Next))
+		return p.ahead(brokenAhead(l.Offset, p.Next))
 	case l.Offset < p.Floor && !guard.Off(guard.Floor):
 		return p.stop(fmt.Sprintf("the group offset is %d, but was already seen at %d: it was reset, or Kafka lost commits; %d records would be published twice; "+
 			"to set it again to what the output topics say: exactly offsets restore --partition %d --reason …", l.Offset, p.Floor, p.Floor-l.Offset, p.ID))

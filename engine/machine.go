@@ -42,6 +42,7 @@ type Partition struct {
 	Floor       int64 // the group offset can't honestly be below this (published_at_least)
 	Captured    bool  // something was captured by anyone before
 	Attempts    int   // claims since it last captured, for the back-off
+	Doubt       int64 // the epoch of the claim under which Kafka was last found ahead of Postgres; -1 none
 
 	Predecessors []string // workers that may have left a transaction open
 	Reason       string   // why it is stopped or held
@@ -51,7 +52,7 @@ type Partition struct {
 
 // NewPartition is a partition nobody has assigned to us.
 func NewPartition(id int32) *Partition {
-	return &Partition{ID: id, State: Unassigned, producerUp: true}
+	return &Partition{ID: id, State: Unassigned, Doubt: -1, producerUp: true}
 }
 
 // EventKind is what happened to a partition.
@@ -257,6 +258,9 @@ func (p *Partition) drain(groupOffset int64) []Action {
 
 // restore drains from where the scan ended. Even where nothing is owed it commits the group offset that was gone.
 func (p *Partition) restore(scanned int64) []Action {
+	if scanned > p.Next {
+		return p.ahead(brokenAhead(scanned, p.Next))
+	}
 	if scanned != p.Next {
 		return p.drain(scanned)
 	}
@@ -265,7 +269,7 @@ func (p *Partition) restore(scanned int64) []Action {
 }
 
 func (p *Partition) consume() []Action {
-	p.State, p.Reason = Consuming, ""
+	p.State, p.Reason, p.Doubt = Consuming, "", -1
 	return []Action{{Kind: DoDrained, Life: p.Life}, {Kind: DoConsume, Life: p.Life, From: p.Next}}
 }
 
@@ -285,7 +289,7 @@ func (p *Partition) withdrawn() []Action {
 		return nil
 	}
 	if !p.Assigned {
-		p.State, p.Attempts, p.Reason = Unassigned, 0, ""
+		p.State, p.Attempts, p.Reason, p.Doubt = Unassigned, 0, "", -1
 		return p.do(DoRelease)
 	}
 	if !p.producerUp {
@@ -297,6 +301,18 @@ func (p *Partition) withdrawn() []Action {
 		return nil
 	}
 	return []Action{{Kind: DoRetry, Life: p.Life, Attempt: max(p.Attempts, 1)}}
+}
+
+// ahead: Kafka has what the row we claimed had not. Either Postgres lost it, or we were overtaken: evicted without knowing it yet, we claimed, and
+// before our look the new owner claimed after us and went on. The next claim tells: if its epoch is the one after, nobody has claimed in
+// between, and what we saw is so. (Without this a worker that was merely slow cries that Postgres has gone back in time: the model found it.)
+func (p *Partition) ahead(why string) []Action {
+	sure := p.Doubt >= 0 && (p.Epoch == p.Doubt+1 || p.Epoch == 0 && p.Doubt == 0) // 0: there was no row, twice
+	p.Doubt = p.Epoch
+	if sure {
+		return p.stop(why)
+	}
+	return p.claim()
 }
 
 // stop refuses the partition until a person has decided; it is looked at again now and then, so that a repair needs no restart.
