@@ -83,7 +83,7 @@ func search(t *testing.T, file string, defs []string, optimize string, wants ...
 	cc := []string{"-w", optimize, "-o", "pan", "-DVECTORSZ=2048", fmt.Sprintf("-DMEMLIM=%d", memoryMB)}
 	pan := []string{fmt.Sprintf("-m%d", depth)}
 	if slices.Contains(wants, livelock) {
-		cc = append(cc, "-DNP")
+		cc = append(cc, "-DNP", "-DNFAIR=3")
 		pan = append(pan, "-l", "-f")
 	} else {
 		cc = append(cc, "-DSAFETY", "-DNOFAIR", "-DCOLLAPSE")
