@@ -33,6 +33,7 @@ type world struct {
 	captureHook func(ctx context.Context, batches []*Batch) (error, bool) // before a capture: its error, and whether it is written all the same
 	capturing   bool                                                      // a capture is under way
 	captures    [][]*Batch
+	claimHook   func(p int32) // after a claim, before anything else
 	lookHook    func(ask int) // after the offsets were read, before they are told
 	looks       int
 	renewHook   func(ctx context.Context) error

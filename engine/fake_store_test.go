@@ -34,7 +34,11 @@ func (s fakeStore) Claim(_ context.Context, p int32) (Claim, error) {
 	}
 	r.epoch++
 	s.w.say("claim %d", p)
-	return Claim{Epoch: r.epoch, Next: r.next, LedgerSeq: r.seq, Floor: r.floor, Captured: r.captured, LeaderEpoch: -1}, nil
+	c := Claim{Epoch: r.epoch, Next: r.next, LedgerSeq: r.seq, Floor: r.floor, Captured: r.captured, LeaderEpoch: -1}
+	if s.w.claimHook != nil {
+		s.w.claimHook(p)
+	}
+	return c, nil
 }
 
 func (s fakeStore) Start(ctx context.Context, p int32, from func(context.Context) (map[int32]int64, error)) error {

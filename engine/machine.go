@@ -306,13 +306,14 @@ func (p *Partition) withdrawn() []Action {
 // ahead: Kafka has what the row we claimed had not. Either Postgres lost it, or we were overtaken: evicted without knowing it yet, we claimed, and
 // before our look the new owner claimed after us and went on. The next claim tells: if its epoch is the one after, nobody has claimed in
 // between, and what we saw is so. (Without this a worker that was merely slow cries that Postgres has gone back in time: the model found it.)
+// That claim waits for the back-off: each one stops the new owner, too, and would be followed by the next for as long as nobody tells us that we are evicted.
 func (p *Partition) ahead(why string) []Action {
 	sure := p.Doubt >= 0 && (p.Epoch == p.Doubt+1 || p.Epoch == 0 && p.Doubt == 0) // 0: there was no row, twice
 	p.Doubt = p.Epoch
 	if sure {
 		return p.stop(why)
 	}
-	return p.claim()
+	return p.withdraw(false)
 }
 
 // stop refuses the partition until a person has decided; it is looked at again now and then, so that a repair needs no restart.
