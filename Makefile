@@ -20,7 +20,7 @@ PACKAGES     := ./...
 # What runs on the stack that TEST_STACK asks for.
 STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/provision ./internal/admin ./internal/transactions ./internal/doctor ./audit
 
-.PHONY: help build demo test race e2e conformance lint bench image clean need
+.PHONY: help build demo test race e2e conformance model lint bench image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,12 +46,16 @@ e2e: need ## the same behaviour on Apache Kafka, with one broker and with three,
 conformance: need ## the rules a broker and a registry are held to, one by one (TEST_STACK=embedded, kafka or kafka3)
 	go test -count=1 -v ./tests/conformance
 
+model: need ## the models of the protocol, every state of them, and each guard taken out (Spin)
+	@sh scripts/need.sh spin
+	go test -count=1 -v -tags model -timeout $(TEST_TIMEOUT) ./tests/model
+
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi
 	go vet ./...
-	go vet -tags failpoints,e2e ./...
+	go vet -tags failpoints,e2e,model ./...
 	go run $(STATICCHECK) ./...
-	go run $(STATICCHECK) -tags failpoints,e2e ./...
+	go run $(STATICCHECK) -tags failpoints,e2e,model ./...
 	go test ./tests/house
 
 bench: need ## what it does in a second, on this machine

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, engine)
+# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, spin, engine)
 # Nothing but the shell's own commands: it must work where everything else is missing.
 set -u
 exec >&2
@@ -113,6 +113,13 @@ for tool in "$@"; do
 			install maven maven maven
 		fi
 		;;
+	spin)
+		if ! command -v spin >/dev/null 2>&1; then
+			miss "Spin (it searches the models of the protocol)"
+			install spin spin spin
+			echo "    (where there is no such package: https://github.com/nimble-code/Spin)"
+		fi
+		;;
 	engine) need_engine ;;
 	make)
 		if ! command -v make >/dev/null 2>&1; then
@@ -121,7 +128,7 @@ for tool in "$@"; do
 		fi
 		;;
 	*)
-		echo "need.sh: $tool: must be go, cc, make, java, mvn or engine" >&2
+		echo "need.sh: $tool: must be go, cc, make, java, mvn, spin or engine" >&2
 		exit 2
 		;;
 	esac

@@ -40,7 +40,8 @@ byte faults;
 
 /* What each worker knows */
 mtype:state st[W] = unassigned;
-bool mine[W], doubt[W];                           /* the row's epoch is that of w's claim */
+bool mine[W];                            /* the row's epoch is that of w's claim */
+bool doubt[W];                           /* under that claim Kafka was found ahead */
 bool has[W];                             /* the last callback's assignment holds the partition */
 bool stamped[W], fresh[W], paused[W];    /* there is a stamp; it is the group's present generation and member */
 bool up[W] = true;                       /* there is a producer */
@@ -93,7 +94,7 @@ inline ended(w) { txn[w] = none; tFrom[w] = 0; tTo[w] = 0; tBytes[w] = 0; tFresh
 
 inline withdrawn(w) {
   if
-  :: !has[w] -> st[w] = unassigned; if :: note[w] == revoking -> note[w] = nothing; due = true :: else fi
+  :: !has[w] -> st[w] = unassigned; doubt[w] = false; if :: note[w] == revoking -> note[w] = nothing; due = true :: else fi
 #ifdef NO_RECLAIM
   :: has[w] -> st[w] = unassigned
 #else
@@ -108,7 +109,7 @@ inline withdraw(w, abort) {
   look[w] = idle; seen[w] = 0;                                                           /* LIVES: what comes back of an older life is for nobody */
 #endif
   cLive[w] = false; tLive[w] = false;
-  forget(w); doubt[w] = false;
+  forget(w);
   if
 #ifndef NO_GUARD_3
   :: txn[w] != none -> st[w] = withdrawing; cancel[w] = cancel[w] || abort                  /* GUARD 3: until nothing of it is in an open transaction */
