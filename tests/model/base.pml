@@ -80,7 +80,9 @@ inline commitPostgres(w) {
   d_step {
     duplicate_row = hFrom < pgNext; assert(!duplicate_row);
     hole_in_rows = hFrom > pgNext;  assert(!hole_in_rows);
+#ifndef ROWS_ONLY
     captured_by_former_owner = !hMine; assert(!captured_by_former_owner);
+#endif
     outbox = outbox | (w << pgNext); pgNext++; unlock() }
 }
 inline raiseEpoch() { mine[0] = false; mine[1] = false; hMine = false; cMine[0] = false; cMine[1] = false }
@@ -139,7 +141,10 @@ proctype Worker(byte w) {
 #else
        holder == NOBODY ->                                                                 /* GUARD 9: the lock tells whether a capture happened */
 #endif
-       stopped_without_cause = doubt[w] && mine[w]; assert(!stopped_without_cause); doubt[w] = false; /* DOUBT: nobody had claimed since, so it was no mistake */
+#ifndef ROWS_ONLY
+       stopped_without_cause = doubt[w] && mine[w]; assert(!stopped_without_cause);                 /* DOUBT: nobody had claimed since, so it was no mistake */
+#endif
+       doubt[w] = false;
        raiseEpoch(); mine[w] = true; next[w] = pgNext; st[w] = looking;
        if :: look[w] == idle -> look[w] = asked :: else fi }
 
@@ -201,7 +206,7 @@ proctype Worker(byte w) {
        :: fenced[w] -> producerLost(w)
        :: !fenced[w] && !(
 #ifdef NO_GUARD_2
-          member[w]
+          member[w] || evicted[w]                                                          /* what the client has now: generation -1 once it knows, which nobody fences */
 #else
           tFresh[w]                                                                        /* GUARD 2: the stamp of the callback, never a fresher one */
 #endif

@@ -148,7 +148,9 @@ proctype Worker(byte w) {
           session[w] = line;
           if
           :: next[w] == pgNext && epoch[w] == pgEpoch ->
+#ifndef ROWS_ONLY
              captured_by_former_owner = !stands[w]; assert(!captured_by_former_owner);
+#endif
 #ifndef HOLE_FORMER_OWNER
              hole = hole || (line == 1 && gone[w]);
 #endif

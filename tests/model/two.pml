@@ -84,7 +84,9 @@ inline captureOne(x, p) {
 #endif
         duplicate_row = next[x] < pgNext[p]; assert(!duplicate_row);
         hole_in_rows = next[x] > pgNext[p];  assert(!hole_in_rows);
+#ifndef ROWS_ONLY
         captured_by_former_owner = !mine[x]; assert(!captured_by_former_owner);
+#endif
         pgNext[p]++; next[x]++
 #ifndef NO_GUARD_1
      :: else -> refused = refused | (1 << p)
@@ -129,7 +131,7 @@ proctype Worker(byte w) {
        if
        :: fenced[w] -> producerLost(w)
 #ifdef NO_GUARD_2
-       :: !fenced[w] && !member[w] ->
+       :: !fenced[w] && !member[w] && !evicted[w] ->                                /* what the client has now: generation -1 once it knows, which nobody fences */
 #else
        :: !fenced[w] && !tFresh[w] ->                                               /* GUARD 2: the stamp it was begun with */
 #endif
