@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -95,6 +96,22 @@ func (l *live) commit(owed []message) {
 }
 
 func (l *live) publishNow(owed []message) { l.send(owed); l.commit(owed) }
+
+// visible waits until what was committed can be read: Apache Kafka answers a commit a little before it is.
+func (l *live) visible() {
+	require.Eventually(l.t, func() bool {
+		ends, err := l.adm.ListEndOffsets(l.ctx, l.opts.Output, l.opts.DLQ)
+		require.NoError(l.t, err)
+		stable, err := l.adm.ListCommittedOffsets(l.ctx, l.opts.Output, l.opts.DLQ)
+		require.NoError(l.t, err)
+		all := true
+		ends.Each(func(e kadm.ListedOffset) {
+			s, _ := stable.Lookup(e.Topic, e.Partition)
+			all = all && s.Offset == e.Offset
+		})
+		return all
+	}, time.Minute, 10*time.Millisecond)
+}
 
 // Beside a worker that works, every audit is clean, whatever moment it falls into.
 func TestLive(t *testing.T) {
@@ -189,7 +206,7 @@ func TestCapturedAfterTheSnapshot(t *testing.T) {
 	w := consistent(t)
 	w.store(ownHash)
 	l := goOn(w)
-	at(w, "input", func() { l.publishNow(l.feed(0, 3)) })
+	at(w, "input", func() { l.publishNow(l.feed(0, 3)); l.visible() })
 	rep := w.audit()
 	require.True(t, rep.Clean(), sentences(rep))
 	require.EqualValues(t, 3, rep.Totals.Later)
@@ -197,6 +214,7 @@ func TestCapturedAfterTheSnapshot(t *testing.T) {
 		again := l.feed(1, 2)
 		l.publishNow(again)
 		l.publishNow(again)
+		l.visible()
 	})
 	rep = w.audit()
 	require.Equal(t, []string{"duplicate events 1@6", "duplicate events 1@7"}, said(rep), sentences(rep))
