@@ -6,6 +6,7 @@ import "github.com/spf13/cobra"
 func commands(g *globals) []*cobra.Command {
 	return []*cobra.Command{
 		newDemo(g),
+		newChaos(g),
 		newDev(g),
 		newSetup(g),
 		newMigrate(g),

@@ -115,6 +115,19 @@ func (c Config) Redacted() map[string]any {
 	c.Postgres.DSN = RedactDSN(c.Postgres.DSN)
 	c.Registry.URL = redactURL(c.Registry.URL)
 	c.Telemetry.OTLPEndpoint = redactURL(c.Telemetry.OTLPEndpoint)
+	return c.values()
+}
+
+// Environ is every setting by its environment name, secrets included: for a child's environment, never to be shown.
+func (c Config) Environ() map[string]string {
+	out := map[string]string{}
+	for name, v := range c.values() {
+		out[EnvName(name)] = fmt.Sprint(v)
+	}
+	return out
+}
+
+func (c Config) values() map[string]any {
 	k := koanf.New(".")
 	if err := k.Load(structs.Provider(c, "koanf"), nil); err != nil {
 		panic("config: settings do not load: " + err.Error())

@@ -21,7 +21,7 @@ var commands = map[string][]string{
 	"demo": {"--json"}, "dev": {"--data", "--env-file"}, "setup": {"--print-acls", "--principal"}, "migrate": nil, "generate": {"--rate", "--count", "--seed"}, "run": nil,
 	"audit": {"--settled", "--json"}, "offsets": nil, "offsets show": {"--json"}, "offsets restore": {"--partition", "--reason"},
 	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
-	"config print": {"--json"}, "health": {"--ready"},
+	"config print": {"--json"}, "health": {"--ready"}, "chaos": {"--i-understand", "--kills", "--seed", "--out", "--json"},
 	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
 }
 

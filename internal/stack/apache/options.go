@@ -37,6 +37,7 @@ type Listener struct {
 	Name       string            // in capitals, such as SASL_SSL
 	Protocol   string            // PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL
 	Host       string            // as it is told to clients; empty: 127.0.0.1. It must resolve to that: localhost, say
+	Advertise  []int             // ports told to clients instead, by broker: those of proxies in front; empty: the brokers' own
 	Properties map[string]string // without their prefix listener.name.NAME. : ssl.keystore.location, sasl.enabled.mechanisms, …
 }
 
@@ -108,11 +109,15 @@ func (o *Options) choosePorts() error {
 func (o *Options) properties(broker int, data string) map[string]string {
 	ports := (*o.Ports)[broker]
 	var listeners, advertised, protocols, voters []string
-	add := func(name, host, protocol string) {
+	add := func(name, host, protocol string, advertise ...int) {
 		listeners = append(listeners, name+"://"+child.Loopback(ports[name]))
 		protocols = append(protocols, name+":"+protocol)
 		if name != controller {
-			advertised = append(advertised, fmt.Sprintf("%s://%s:%d", name, host, ports[name]))
+			port := ports[name]
+			if broker < len(advertise) {
+				port = advertise[broker]
+			}
+			advertised = append(advertised, fmt.Sprintf("%s://%s:%d", name, host, port))
 		}
 	}
 	add(Plaintext, "127.0.0.1", Plaintext)
@@ -123,7 +128,7 @@ func (o *Options) properties(broker int, data string) map[string]string {
 		if host == "" {
 			host = "127.0.0.1"
 		}
-		add(l.Name, host, l.Protocol)
+		add(l.Name, host, l.Protocol, l.Advertise...)
 		for k, v := range l.Properties {
 			p["listener.name."+strings.ToLower(l.Name)+"."+k] = v
 		}
