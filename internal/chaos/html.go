@@ -83,7 +83,7 @@ func (r *Report) HTML() ([]byte, error) {
 		{"Faults confirmed to have struck", fmt.Sprint(len(r.Faults)), fmt.Sprint(struck), struck == len(r.Faults)},
 		{"Faults recovered from", fmt.Sprint(struck), fmt.Sprint(struck - beyond), beyond == 0},
 		{"Takeover of a dead worker's partitions, 99th percentile", fmt.Sprintf("at most %.1f s", seconds(r.BarMs)), fmt.Sprintf("%.1f s", seconds(r.Takeover.P99)),
-			r.Takeover.P99 <= r.BarMs},
+			r.Takeover.N > 0 && r.Takeover.P99 <= r.BarMs},
 	}
 	var out bytes.Buffer
 	err := pageTemplate.Execute(&out, map[string]any{

@@ -207,6 +207,9 @@ func (r *Report) judge() {
 			missed = append(missed, fmt.Sprintf("fault %d (%s) was not seen to strike", f.N, f.plan()))
 		}
 	}
+	if r.Takeover.N == 0 && r.Kills() > 0 { // nothing measured is no bar met
+		missed = append(missed, "no takeover could be measured with stores and network in order")
+	}
 	if r.Takeover.P99 > r.BarMs {
 		missed = append(missed, fmt.Sprintf("takeover took %.1f s at p99, more than %.1f s", seconds(r.Takeover.P99), seconds(r.BarMs)))
 	}

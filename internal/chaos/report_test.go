@@ -46,7 +46,7 @@ func TestVerdicts(t *testing.T) {
 		"did not strike":     {func(r *Report) { r.Faults[1].Confirmed = "" }, Missed, "not seen to strike"},
 		"not recovered from": {func(r *Report) { r.Faults[1].fail("stuck") }, Missed, "stuck"},
 		"late":               {func(r *Report) { r.Faults[0].TakeoverMs = 6001 }, Missed, "takeover took"},
-		"late amid more":     {func(r *Report) { r.Faults[0].TakeoverMs, r.Faults[0].Beside = 9000, []string{"2: broker killed"} }, Held, ""},
+		"late amid more":     {func(r *Report) { r.Faults[0].TakeoverMs, r.Faults[0].Beside = 9000, []string{"2: broker killed"} }, Missed, "no takeover could be measured"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := sound()

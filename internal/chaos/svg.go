@@ -74,7 +74,10 @@ func (r *Report) timeline() string {
 			left, wide-right, y(v), y(v), left-8, y(v)+4, dim, number(int64(v)))
 	}
 	fmt.Fprintf(&b, `<text x="0" y="12" fill="%s">clicks a second</text>`, dim)
-	tick := nice(end / 10)
+	tick := nice(end/10/60) * 60 // whole minutes
+	if end < 120 {
+		tick = nice(end / 10)
+	}
 	for s := 0.0; s <= end; s += tick {
 		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#efefe9"/><text x="%.1f" y="%d" text-anchor="middle" fill="%s">%s</text>`,
 			x(s), x(s), top, below+len(lanes)*laneHigh, x(s), top+high+18, dim, clock(s))
