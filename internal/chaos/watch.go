@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/exactly-pipeline/exactly/internal/admin"
 )
 
 // lookEvery is how fine recovery times are.
@@ -176,6 +178,9 @@ func (w *watch) next(ctx context.Context, than time.Time) (State, bool) {
 
 // Last is where everything is now.
 func (c *Chaos) Last() State { return c.watch.last() }
+
+// Admin asks the brokers, by ways that nothing is done to.
+func (c *Chaos) Admin() *admin.Admin { return c.adm }
 
 // owned are the partitions that the worker had at that time.
 func owned(s State, worker string) map[int32]Position {

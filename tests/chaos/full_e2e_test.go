@@ -42,12 +42,12 @@ type bars struct {
 func wanted() bars {
 	b := bars{
 		size:   chaos.Size{Kills: 40, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: rig.Session, Between: 1500 * time.Millisecond, Clients: clients},
-		rig:    rig.Size{Brokers: 4, Postgres: 4, Network: 1, Storm: 15 * time.Second, Grow: true, Between: 2 * time.Second, Clients: clients},
+		rig:    rig.Size{Brokers: 4, Postgres: 4, Network: 1, Clocks: 1, Storm: 15 * time.Second, Grow: true, Between: 2 * time.Second, Clients: clients},
 		clicks: 500_000, pace: 8 * time.Minute, within: 12 * time.Minute,
 	}
 	if *full {
 		b.size.Kills, b.size.Rounds, b.size.Zombies, b.size.Terms, b.size.Memory, b.size.Twins = 100, 3, 20, 5, 3, 3
-		b.rig.Brokers, b.rig.Postgres, b.rig.Network, b.rig.Storm = 10, 10, 3, 40*time.Second
+		b.rig.Brokers, b.rig.Postgres, b.rig.Network, b.rig.Clocks, b.rig.Storm = 10, 10, 3, 2, 40*time.Second
 		b.clicks, b.pace, b.within = 1_000_000, 22*time.Minute, 30*time.Minute
 	}
 	if os.Geteuid() == 0 {
@@ -73,7 +73,7 @@ func TestChaos(t *testing.T) {
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
 	starting, stop := context.WithTimeout(ctx, 5*time.Minute)
 	defer stop()
-	r, err := rig.Start(starting, rig.Options{Dir: dir, Kind: stack.Kafka, Brokers: 3, Disks: b.rig.Disks > 0})
+	r, err := rig.Start(starting, rig.Options{Dir: dir, Kind: stack.Kafka, Brokers: 3, Disks: b.rig.Disks > 0, Clocks: true})
 	require.NoError(t, err)
 	closed := false
 	defer func() {
@@ -122,7 +122,7 @@ func TestChaos(t *testing.T) {
 
 // versions are what took part.
 func versions(t *testing.T, ctx context.Context, r *rig.Rig) []chaos.Version {
-	out := []chaos.Version{{Name: "exactly", Version: said(t, "git", "describe", "--tags", "--always", "--dirty")}, {Name: "Apache Kafka", Version: "4.1.0"}}
+	out := []chaos.Version{{Name: "exactly", Version: said(t, "git", "describe", "--tags", "--always", "--dirty")}, {Name: "Apache Kafka", Version: kafkaVersion(t)}}
 	out = append(out, chaos.Version{Name: "PostgreSQL", Version: r.PostgresVersion(ctx)})
 	mod, err := os.ReadFile("../../go.mod")
 	require.NoError(t, err)
@@ -130,6 +130,15 @@ func versions(t *testing.T, ctx context.Context, r *rig.Rig) []chaos.Version {
 		out = append(out, chaos.Version{Name: m[1], Version: m[2]})
 	}
 	return append(out, chaos.Version{Name: "kernel", Version: said(t, "uname", "-sr")}, chaos.Version{Name: "cores", Version: said(t, "nproc")})
+}
+
+// kafkaVersion is the one that the stack fetches.
+func kafkaVersion(t *testing.T) string {
+	pom, err := os.ReadFile("../../internal/stack/jvm/pom.xml")
+	require.NoError(t, err)
+	m := regexp.MustCompile(`<artifactId>kafka_[0-9.]+</artifactId><version>([^<]+)<`).FindSubmatch(pom)
+	require.NotNil(t, m)
+	return string(m[1])
 }
 
 func said(t *testing.T, name string, args ...string) string {

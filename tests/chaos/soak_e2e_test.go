@@ -52,7 +52,7 @@ func TestSoak(t *testing.T) {
 	ctx := t.Context()
 	starting, stop := context.WithTimeout(ctx, 5*time.Minute)
 	defer stop()
-	r, err := rig.Start(starting, rig.Options{Dir: dir, Kind: stack.Kafka, Brokers: 3})
+	r, err := rig.Start(starting, rig.Options{Dir: dir, Kind: stack.Kafka, Brokers: 3, Clocks: true})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, r.Close()) }()
 	b := wanted()

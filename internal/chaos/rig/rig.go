@@ -44,6 +44,7 @@ const (
 	PGCommit    chaos.Kind = "Postgres stopped in the middle of a COMMIT"
 	PGSessions  chaos.Kind = "workers' Postgres sessions terminated"
 	PGDisk      chaos.Kind = "Postgres' disk full"
+	ClockJump   chaos.Kind = "broker's clock jumps"
 	RegistryOff chaos.Kind = "schema registry away"
 	Net         chaos.Kind = "network"
 	EndTxnLost  chaos.Kind = "the answer to EndTxn lost"
@@ -51,11 +52,18 @@ const (
 	CommitLost  chaos.Kind = "the answer to COMMIT lost"
 )
 
+// Which way a clock jumps.
+const (
+	forward = "an hour forward"
+	back    = "an hour back"
+)
+
 // Options say what to break.
 type Options struct {
 	Dir      string // for everything, there already
 	Kind     stack.Kind
 	Brokers  int
+	Clocks   bool              // brokers' wall clocks that can jump: needs libfaketime
 	Disks    bool              // file systems of their own, that can be full: needs root
 	Settings map[string]string // further EXACTLY_ settings of the workers
 	Say      func(string)
@@ -99,6 +107,11 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 			Listeners:  []apache.Listener{{Name: "PROXIED", Protocol: "PLAINTEXT", Advertise: ports}},
 			Properties: map[string]string{"num.network.threads": "2", "num.io.threads": "4"},
 			JVM:        []string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"},
+		}
+		if o.Clocks {
+			if err := clocks(so.Dir, &so.Apache); err != nil {
+				return nil, err
+			}
 		}
 		if o.Disks && o.Brokers > 1 {
 			d, err := mountDisk(filepath.Join(o.Dir, "stack", fmt.Sprintf("broker-%d", o.Brokers-1)), -1)
@@ -245,6 +258,7 @@ type Size struct {
 	Disks    int // rounds
 	Storm    time.Duration
 	Grow     bool
+	Clocks   int // jumps forward, and as many back
 	Between  time.Duration
 	Clients  []string
 }
@@ -272,6 +286,9 @@ func Plan(rng *rand.Rand, s Size, kafka bool) []chaos.Fault {
 	}
 	if s.Network > 0 {
 		stores = append(stores, chaos.Fault{Kind: RegistryOff, For: 5 * time.Second})
+	}
+	for range s.Clocks {
+		stores = append(stores, chaos.Fault{Kind: ClockJump, Detail: forward, For: 3 * time.Second}, chaos.Fault{Kind: ClockJump, Detail: back, For: 3 * time.Second})
 	}
 	for range s.Disks {
 		stores = append(stores, chaos.Fault{Kind: PGDisk, For: 4 * time.Second}, chaos.Fault{Kind: BrokerDisk})

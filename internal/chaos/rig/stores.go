@@ -20,7 +20,7 @@ import (
 func (r *Rig) Inject() map[chaos.Kind]chaos.Inject {
 	return map[chaos.Kind]chaos.Inject{
 		BrokerKill: r.broker, BrokerStop: r.broker, BrokerDisk: r.brokerDisk, PGKill: r.postgres, PGStop: r.postgres, PGCopy: r.midCapture, PGCommit: r.midCapture,
-		PGSessions: r.sessions, PGDisk: r.pgDisk, RegistryOff: r.registry, Net: r.network, EndTxnLost: r.endTxnLost, EndTxnLate: r.endTxnLate, CommitLost: r.commitLost,
+		PGSessions: r.sessions, ClockJump: r.clockJumps, PGDisk: r.pgDisk, RegistryOff: r.registry, Net: r.network, EndTxnLost: r.endTxnLost, EndTxnLate: r.endTxnLate, CommitLost: r.commitLost,
 	}
 }
 
