@@ -56,11 +56,10 @@ func (p *proxy) cut() error {
 
 // trouble is one way in which a network fails, for a while.
 type trouble struct {
-	name               string
-	up, down           string // toxics in that direction, as type and attributes; empty: none
-	upWith, downWith   string
-	away               bool // nothing is let in and everything is cut off
-	silent, everywhere bool
+	name             string
+	up, down         string // toxics in that direction, as type and attributes; empty: none
+	upWith, downWith string
+	away             bool // nothing is let in and everything is cut off
 }
 
 var troubles = []trouble{

@@ -99,7 +99,7 @@ func (r *Rig) restart(ctx context.Context, c *chaos.Chaos, f *chaos.Fault, when 
 	}
 	now := r.stack.PostgresPID()
 	if now == pid {
-		return errors.New("Postgres has the same process id as before: it was not restarted")
+		return errors.New("the server has the same process id as before: it was not restarted")
 	}
 	f.Confirmed = fmt.Sprintf("process %d ended by %s%s, %d is there after %.1f s", pid, how, when, now, time.Since(at).Seconds())
 	return nil
