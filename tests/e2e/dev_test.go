@@ -220,10 +220,12 @@ func TestDevThreeBrokers(t *testing.T) {
 		killed = pid
 	}
 	require.NoError(t, syscall.Kill(killed, syscall.SIGKILL))
-	require.Eventually(t, func() bool { return brokers() == 2 }, patience, 20*time.Millisecond, "nobody noticed")
 	d.exactly("generate", "--rate", "0", "--count", fmt.Sprint(clicks), "--seed", "1")
 	d.work()
-	require.Eventually(t, func() bool { return brokers() == 3 }, patience, 20*time.Millisecond, "it was not started again:\n%s", d.err.Bytes())
+	require.Eventually(t, func() bool {
+		pids := below(t, filepath.Join(dir, "broker-1"))
+		return len(pids) == 1 && pids[killed] == "" && brokers() == 3
+	}, patience, 20*time.Millisecond, "it was not started again:\n%s", d.err.Bytes())
 	d.ended(syscall.SIGTERM)
 	require.True(t, d.cmd.ProcessState.Success(), "%s", d.err.Bytes())
 }
