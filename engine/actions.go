@@ -23,25 +23,15 @@ func (w *Worker) do(s *slot, a Action) {
 	case DoClaim:
 		w.async(id, a.Life, w.claim)
 	case DoLook:
-		w.looks.add(w, id, ask{a.Life, s.m.LeaderEpoch})
+		w.looks.add(w, id, ask{life: a.Life, leaderEpoch: s.m.LeaderEpoch})
 	case DoStart:
 		w.async(id, a.Life, func(ctx context.Context, id int32) (Event, error) {
 			return Event{Kind: EvStarted}, w.cfg.Store.Start(ctx, id, w.cfg.Group.StartOffsets)
 		})
 	case DoFence:
-		before := slices.Clone(s.m.Predecessors)
-		w.async(id, a.Life, func(ctx context.Context, id int32) (Event, error) {
-			return Event{Kind: EvFenced}, w.fence(ctx, id, before)
-		})
+		w.fences.add(w, id, ask{life: a.Life, before: slices.Clone(s.m.Predecessors)})
 	case DoScan:
-		before := slices.Clone(s.m.Predecessors)
-		w.async(id, a.Life, func(ctx context.Context, id int32) (Event, error) {
-			if err := w.fence(ctx, id, before); err != nil {
-				return Event{}, err
-			}
-			w.send(func() { w.scans.add(w, id, ask{life: a.Life}) })
-			return Event{}, nil
-		})
+		w.scans.add(w, id, ask{life: a.Life, before: slices.Clone(s.m.Predecessors)})
 	case DoDrain:
 		w.drain(s, a)
 	case DoDrained:
@@ -117,20 +107,38 @@ func (w *Worker) claim(ctx context.Context, id int32) (Event, error) {
 	return Event{Kind: EvClaimed, Claim: c}, err
 }
 
-// fence ends what predecessors that are no member of the group any more have left open. A live worker is never fenced: it may have
+// fenceAbsent ends what predecessors that are no member of the group any more have left open. A live worker is never fenced: it may have
 // lost this partition and still own others.
-func (w *Worker) fence(ctx context.Context, id int32, workers []string) error {
+func (w *Worker) fenceAbsent(ctx context.Context, asked map[int32]ask) error {
 	if guard.Off(guard.TakenOver) {
 		return nil
 	}
-	fenced, err := w.cfg.Group.FenceAbsent(ctx, workers)
+	var workers []string
+	for _, a := range asked {
+		workers = append(workers, a.before...)
+	}
+	slices.Sort(workers)
+	fenced, err := w.cfg.Group.FenceAbsent(ctx, slices.Compact(workers))
 	if len(fenced) > 0 {
-		w.log.Info("took over: fenced the predecessors' transactional ids", zap.Int32("partition", id), zap.Strings("workers", fenced))
+		w.log.Info("took over: fenced the predecessors' transactional ids", zap.Int32s("partitions", slices.Sorted(maps.Keys(asked))), zap.Strings("workers", fenced))
 	}
 	return err
 }
 
-// look and scan return what to report, partition by partition in order: several reports of one call are sent at once.
+func (w *Worker) fence(ctx context.Context, asked map[int32]ask) (out evAll) {
+	err := w.fenceAbsent(ctx, asked)
+	for _, id := range slices.Sorted(maps.Keys(asked)) {
+		life := asked[id].life
+		if err != nil {
+			out = append(out, evFailed{id, life, err})
+			continue
+		}
+		out = append(out, evStep{id, Event{Kind: EvFenced, Life: life}})
+	}
+	return out
+}
+
+// look, fence and scan return what to report, partition by partition in order: several reports of one call are sent at once.
 func (w *Worker) look(ctx context.Context, asked map[int32]ask) (out evAll) {
 	epochs := map[int32]int32{}
 	for id, a := range asked {
@@ -160,7 +168,11 @@ func (w *Worker) look(ctx context.Context, asked map[int32]ask) (out evAll) {
 func (w *Worker) scan(ctx context.Context, asked map[int32]ask) (out evAll) {
 	ids := slices.Sorted(maps.Keys(asked))
 	w.log.Warn("group offsets are gone: scanning the output topics for the last event of each partition", zap.Int32s("partitions", ids))
-	found, err := w.cfg.Group.ScanOutputs(ctx, ids)
+	var found map[int32]int64
+	err := w.fenceAbsent(ctx, asked)
+	if err == nil {
+		found, err = w.cfg.Group.ScanOutputs(ctx, ids)
+	}
 	for _, id := range ids {
 		life := asked[id].life
 		if err != nil {
@@ -228,7 +240,7 @@ func (w *Worker) withdraw(s *slot, a Action) {
 	s.waits = a.Life
 }
 
-// coalescer collects partitions that want the same look at Kafka and serves them with one call at a time.
+// coalescer collects partitions that want the same of Kafka and serves them with one call at a time.
 type coalescer struct {
 	run     func(context.Context, map[int32]ask) evAll
 	waiting map[int32]ask
@@ -238,7 +250,8 @@ type coalescer struct {
 // ask is one partition's part of such a call.
 type ask struct {
 	life        uint64
-	leaderEpoch int32 // stored with its offset; -1 unknown
+	leaderEpoch int32    // for a look: stored with its offset; -1 unknown
+	before      []string // for a fence or a scan: workers that may have left a transaction open
 }
 
 func (c *coalescer) add(w *Worker, id int32, a ask) {

@@ -72,12 +72,13 @@ type Worker struct {
 	memberships int  // in a row that ended soon
 	pollEnded   chan error
 
-	looks, scans coalescer
-	stopping     bool
-	closing      bool
-	err          error // ends the worker
-	ctx          context.Context
-	beside       sync.WaitGroup // calls of stores and producer under way
+	looks, fences, scans coalescer
+
+	stopping bool
+	closing  bool
+	err      error // ends the worker
+	ctx      context.Context
+	beside   sync.WaitGroup // calls of stores and producer under way
 }
 
 // slot is a partition with its records.
@@ -125,6 +126,7 @@ func Run(ctx context.Context, cfg Config) error {
 		prep: &preparer{h: cfg.Handler, tables: cfg.Handler.Tables(), shape: &cfg.Shape, sourceID: cfg.SourceID},
 	}
 	w.looks = coalescer{run: w.look}
+	w.fences = coalescer{run: w.fence}
 	w.scans = coalescer{run: w.scan}
 	return w.run(ctx)
 }
