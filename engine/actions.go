@@ -31,7 +31,7 @@ func (w *Worker) do(s *slot, a Action) {
 	case DoFence:
 		w.fences.add(w, id, ask{life: a.Life, before: slices.Clone(s.m.Predecessors)})
 	case DoScan:
-		w.scans.add(w, id, ask{life: a.Life, before: slices.Clone(s.m.Predecessors)})
+		w.fences.add(w, id, ask{life: a.Life, before: slices.Clone(s.m.Predecessors), scan: true})
 	case DoDrain:
 		w.drain(s, a)
 	case DoDrained:
@@ -107,33 +107,32 @@ func (w *Worker) claim(ctx context.Context, id int32) (Event, error) {
 	return Event{Kind: EvClaimed, Claim: c}, err
 }
 
-// fenceAbsent ends what predecessors that are no member of the group any more have left open. A live worker is never fenced: it may have
+// fence ends what predecessors that are no member of the group any more have left open. A live worker is never fenced: it may have
 // lost this partition and still own others.
-func (w *Worker) fenceAbsent(ctx context.Context, asked map[int32]ask) error {
-	if guard.Off(guard.TakenOver) {
-		return nil
-	}
-	var workers []string
+func (w *Worker) fence(ctx context.Context, asked map[int32]ask) (out evAll) {
+	ids := slices.Sorted(maps.Keys(asked))
+	var workers, fenced []string
 	for _, a := range asked {
 		workers = append(workers, a.before...)
 	}
 	slices.Sort(workers)
-	fenced, err := w.cfg.Group.FenceAbsent(ctx, slices.Compact(workers))
-	if len(fenced) > 0 {
-		w.log.Info("took over: fenced the predecessors' transactional ids", zap.Int32s("partitions", slices.Sorted(maps.Keys(asked))), zap.Strings("workers", fenced))
+	var err error
+	if !guard.Off(guard.TakenOver) {
+		fenced, err = w.cfg.Group.FenceAbsent(ctx, slices.Compact(workers))
 	}
-	return err
-}
-
-func (w *Worker) fence(ctx context.Context, asked map[int32]ask) (out evAll) {
-	err := w.fenceAbsent(ctx, asked)
-	for _, id := range slices.Sorted(maps.Keys(asked)) {
-		life := asked[id].life
-		if err != nil {
-			out = append(out, evFailed{id, life, err})
-			continue
+	if len(fenced) > 0 {
+		w.log.Info("took over: fenced the predecessors' transactional ids", zap.Int32s("partitions", ids), zap.Strings("workers", fenced))
+	}
+	for _, id := range ids {
+		a := asked[id]
+		switch {
+		case err != nil:
+			out = append(out, evFailed{id, a.life, err})
+		case a.scan:
+			out = append(out, func() { w.scans.add(w, id, ask{life: a.life}) })
+		default:
+			out = append(out, evStep{id, Event{Kind: EvFenced, Life: a.life}})
 		}
-		out = append(out, evStep{id, Event{Kind: EvFenced, Life: life}})
 	}
 	return out
 }
@@ -168,11 +167,7 @@ func (w *Worker) look(ctx context.Context, asked map[int32]ask) (out evAll) {
 func (w *Worker) scan(ctx context.Context, asked map[int32]ask) (out evAll) {
 	ids := slices.Sorted(maps.Keys(asked))
 	w.log.Warn("group offsets are gone: scanning the output topics for the last event of each partition", zap.Int32s("partitions", ids))
-	var found map[int32]int64
-	err := w.fenceAbsent(ctx, asked)
-	if err == nil {
-		found, err = w.cfg.Group.ScanOutputs(ctx, ids)
-	}
+	found, err := w.cfg.Group.ScanOutputs(ctx, ids)
 	for _, id := range ids {
 		life := asked[id].life
 		if err != nil {
@@ -251,7 +246,8 @@ type coalescer struct {
 type ask struct {
 	life        uint64
 	leaderEpoch int32    // for a look: stored with its offset; -1 unknown
-	before      []string // for a fence or a scan: workers that may have left a transaction open
+	before      []string // for a fence: workers that may have left a transaction open
+	scan        bool     // likewise: a scan follows it
 }
 
 func (c *coalescer) add(w *Worker, id int32, a ask) {

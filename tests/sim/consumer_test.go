@@ -155,8 +155,16 @@ func (c *consumer) refused(why code) {
 		c.join()
 		return
 	}
-	c.rejoin = true
 	lost := c.owned
+	if c.s.cheat.eager {
+		c.owned, c.sought = 0, 0
+		c.enqueue(callback{kind: engine.EvLost, parts: lost, then: func() {}})
+		c.serving = false
+		c.join()
+		c.serving = true
+		return
+	}
+	c.rejoin = true
 	c.enqueue(callback{kind: engine.EvLost, parts: lost, then: func() { c.owned &^= lost }})
 }
 

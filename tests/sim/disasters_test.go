@@ -3,13 +3,14 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/exactly-pipeline/exactly/engine"
 )
 
 // disasters are what only a person can mend: guard 10 stops the partition, or guard 11 drops what is remembered.
 var disasters = []fault{
-	{"expired", func(s *sim) {
+	{name: "expired", strike: func(s *sim) {
 		p := int32(s.rng.IntN(s.p.partitions))
 		l := s.k.in[p]
 		if n := len(l.records); n > 0 {
@@ -17,7 +18,7 @@ var disasters = []fault{
 			s.say(nil, "disaster: expired", int64(p), l.start)
 		}
 	}},
-	{"truncated", func(s *sim) {
+	{name: "truncated", strike: func(s *sim) {
 		p := int32(s.rng.IntN(s.p.partitions))
 		l := s.k.in[p]
 		if n := len(l.records); n > 0 {
@@ -30,39 +31,66 @@ var disasters = []fault{
 			}
 		}
 	}},
-	{"offset reset", func(s *sim) {
+	{name: "offset reset", strike: func(s *sim) {
 		p := s.rng.IntN(s.p.partitions)
 		if at := s.k.group.offsets[p].at; at > 0 {
 			s.k.group.offsets[p] = committed{has: true, at: s.rng.Int64N(at)}
 			s.say(nil, "disaster: offset reset", int64(p), s.k.group.offsets[p].at)
 		}
 	}},
-	{"commits lost", func(s *sim) {
+	{name: "commits lost", strike: func(s *sim) {
 		p := s.rng.IntN(s.p.partitions)
 		if r := s.pg.rows[p]; r != nil && r.floor > 0 && s.k.group.offsets[p].has {
 			s.k.group.offsets[p].at = s.rng.Int64N(r.floor)
 			s.say(nil, "disaster: commits lost", int64(p), s.k.group.offsets[p].at)
 		}
 	}},
-	{"topic recreated", func(s *sim) {
+	{name: "topic recreated", strike: func(s *sim) {
 		topic := []string{"in", "out", "dlq"}[s.rng.IntN(3)]
 		s.k.ids[topic] = "9"
 		s.say(nil, "disaster: recreated "+topic, 0, 0)
 	}},
-	{"postgres restored", func(s *sim) { s.restored() }},
-	{"postgres restored", func(s *sim) { s.restored() }},
+	{name: "postgres restored", strike: func(s *sim) { s.restored() }},
+	{name: "postgres restored behind a frozen worker", strike: func(s *sim) { s.trap = true }, long: true},
+}
+
+// trapped freezes a worker that has claimed, and is about to capture for the first time. While it is frozen its partitions get another
+// owner, and Postgres then goes back to where they had not: only its identity tells (guard 11).
+func (s *sim) trapped(w *worker) {
+	if !s.trap || !s.faulty || w.store.capture != nil || len(s.alive()) < 2 {
+		return
+	}
+	s.trap = false
+	s.pg.backup()
+	b := s.pg.backups[len(s.pg.backups)-1]
+	w.freeze()
+	for p := range s.p.partitions {
+		s.k.append(int32(p))
+	}
+	d := s.between(sessionTimeout, 2*sessionTimeout)
+	s.at(d, nil, nil, func() {
+		if s.faulty && !s.expired() {
+			s.pg.restore(b, true)
+		}
+	})
+	s.at(d+s.between(time.Millisecond, 100*time.Millisecond), nil, nil, w.thaw)
 }
 
 // restored puts a backup back, while somebody is perhaps frozen.
 func (s *sim) restored() {
-	if slices.ContainsFunc(s.k.group.offsets, func(o committed) bool { return o.expired }) {
-		return // likewise
+	if s.expired() {
+		return
 	}
 	b := s.pg.backups[s.rng.IntN(len(s.pg.backups))]
 	if s.chance(500) {
 		b = s.pg.backups[len(s.pg.backups)-1]
 	}
 	s.pg.restore(b, s.chance(700))
+}
+
+// expired says whether a group offset has gone: together with a restored backup that can't be told from a first start.
+func (s *sim) expired() bool {
+	return slices.ContainsFunc(s.k.group.offsets, func(o committed) bool { return o.expired })
 }
 
 // truncate takes the end of a log away, as an unclean leader election does; the next leader has another epoch.

@@ -9,58 +9,64 @@ import (
 type fault struct {
 	name   string
 	strike func(*sim)
+	long   bool // it needs time
 }
 
 // faults are what nemesis draws from.
 var faults = []fault{
-	{"kill", func(s *sim) { s.killed(false) }},
-	{"host gone", func(s *sim) { s.killed(true) }},
-	{"freeze", func(s *sim) { s.frozen(100*time.Millisecond, 6*time.Second) }},
-	{"freeze past the session timeout", func(s *sim) { s.frozen(8*time.Second, 25*time.Second) }},
-	{"Kafka cut off", func(s *sim) { s.cutFor(toKafka, 500*time.Millisecond, 14*time.Second) }},
-	{"Postgres cut off", func(s *sim) { s.cutFor(toPostgres, 100*time.Millisecond, 8*time.Second) }},
-	{"transaction coordinator moved", func(s *sim) { s.k.moved[0] = s.now + s.between(10*time.Millisecond, 5*time.Second) }},
-	{"group coordinator moved", func(s *sim) { s.k.moved[1] = s.now + s.between(10*time.Millisecond, 5*time.Second) }},
-	{"Postgres restarted", func(s *sim) { s.pg.restart() }},
-	{"Postgres away", func(s *sim) {
+	{name: "kill", strike: func(s *sim) { s.killed(false) }},
+	{name: "host gone", strike: func(s *sim) { s.killed(true) }},
+	{name: "freeze", strike: func(s *sim) { s.frozen(100*time.Millisecond, 6*time.Second) }},
+	{name: "freeze past the session timeout", strike: func(s *sim) { s.frozen(8*time.Second, 25*time.Second) }},
+	{name: "Kafka cut off", strike: func(s *sim) { s.cutFor(toKafka, 500*time.Millisecond, 14*time.Second) }},
+	{name: "Postgres cut off", strike: func(s *sim) { s.cutFor(toPostgres, 100*time.Millisecond, 8*time.Second) }},
+	{name: "transaction coordinator moved", strike: func(s *sim) { s.k.moved[0] = s.now + s.between(10*time.Millisecond, 5*time.Second) }},
+	{name: "group coordinator moved", strike: func(s *sim) { s.k.moved[1] = s.now + s.between(10*time.Millisecond, 5*time.Second) }},
+	{name: "Postgres restarted", strike: func(s *sim) { s.pg.restart() }},
+	{name: "Postgres away", strike: func(s *sim) {
 		s.pg.restart()
 		s.pg.down = true
 		s.at(s.between(100*time.Millisecond, 6*time.Second), nil, nil, func() { s.pg.down = false })
 	}},
-	{"backend ended", func(s *sim) {
+	{name: "backend ended", strike: func(s *sim) {
 		if n := len(s.pg.sessions); n > 0 {
 			s.pg.sessions[s.rng.IntN(n)].terminate()
 		}
 	}},
-	{"fenced by somebody", func(s *sim) { s.k.initProducer(workerID(s.rng.IntN(s.p.workers)), nil) }},
-	{"rebalance", func(s *sim) {
+	{name: "fenced by somebody", strike: func(s *sim) { s.k.initProducer(workerID(s.rng.IntN(s.p.workers)), nil) }},
+	{name: "rebalance", strike: func(s *sim) {
 		if g := &s.k.group; !g.preparing && len(g.members) > 0 {
 			g.prepare()
 		}
 	}},
-	{"stop and start", func(s *sim) {
+	{name: "stop and start", strike: func(s *sim) {
 		if w := s.someone(); w != nil {
 			w.quit()
 			s.again(w.id, s.between(100*time.Millisecond, 12*time.Second))
 		}
 	}},
-	{"started twice", func(s *sim) {
+	{name: "commit in doubt", strike: func(s *sim) {
+		if w := s.someone(); w != nil {
+			w.doubted = true
+		}
+	}},
+	{name: "started twice", strike: func(s *sim) {
 		if w := s.someone(); w != nil {
 			s.spawn(w.id)
 		}
 	}},
-	{"one more", func(s *sim) {
+	{name: "one more", strike: func(s *sim) {
 		if len(s.alive()) < 4 {
 			s.spawn(workerID(s.p.workers + s.rng.IntN(2)))
 		}
 	}},
-	{"held", func(s *sim) {
+	{name: "held", strike: func(s *sim) {
 		if r := s.pg.rows[s.rng.IntN(s.p.partitions)]; r != nil && r.holder == nil {
 			r.held = true
 			s.at(s.between(time.Second, 8*time.Second), nil, nil, func() { r.held = false })
 		}
 	}},
-	{"group offset expired", func(s *sim) {
+	{name: "group offset expired", strike: func(s *sim) {
 		p := s.rng.IntN(s.p.partitions)
 		if !s.k.pending(int32(p)) && !s.truth.ahead { // with a restored backup it could not be told from a first start
 			s.k.group.offsets[p] = committed{expired: true}
@@ -120,10 +126,15 @@ func (s *sim) strikeDead(w *worker, silent bool) {
 	}
 }
 
+// runs says whether there is a process under an id.
+func (s *sim) runs(id string) bool {
+	return slices.ContainsFunc(s.alive(), func(w *worker) bool { return w.id == id })
+}
+
 // again starts a process under an id, unless there is one by then.
 func (s *sim) again(id string, d time.Duration) {
 	s.at(d, nil, nil, func() {
-		if s.faulty && !slices.ContainsFunc(s.alive(), func(w *worker) bool { return w.id == id }) {
+		if s.faulty && !s.runs(id) {
 			s.spawn(id)
 		}
 	})

@@ -85,7 +85,7 @@ func (g *group) join(instance, id string, owned parts, answer func(id string, ge
 		g.ids++
 		m.id = nameOf(instance, g.ids)
 		m.seen, m.owned, m.answer = g.s.now, 0, nil
-		if !g.preparing { // KIP-345: no rebalance for it
+		if !g.preparing && (g.s.cheat.orphans || !g.withheld()) { // KIP-345: no rebalance for it
 			answer(m.id, g.generation, m.assigned)
 			return
 		}
@@ -117,6 +117,17 @@ func (g *group) join(instance, id string, owned parts, answer func(id string, ge
 	}
 	m.answer = func(generation int, assigned parts) { answer(mid, generation, assigned) }
 	g.maybeComplete()
+}
+
+// withheld says whether a partition was taken from a member that has not joined again since. If that member's process dies meanwhile and
+// comes again under its instance id, KIP-345 has no rebalance for it, and nobody ever gets the partition: see doc/protocol.md. A
+// rebalance is assumed here.
+func (g *group) withheld() bool {
+	var assigned parts
+	for _, m := range g.members {
+		assigned |= m.assigned
+	}
+	return assigned.count() < g.s.p.partitions
 }
 
 func nameOf(instance string, n int) string {

@@ -73,7 +73,6 @@ var errBroken = errors.New("sim: connection to Postgres broken")
 
 func newPostgres(s *sim) *postgres {
 	pg := &postgres{s: s, rows: make([]*row, s.p.partitions), tables: make([]table, s.p.partitions), incarnations: map[string]int{}, server: 1, identity: "1/1"}
-	pg.backup()
 	return pg
 }
 
@@ -268,6 +267,7 @@ type backup struct {
 	outbox       []int
 	ledger       []int
 	incarnations map[string]int
+	claimers     []*worker
 }
 
 func (pg *postgres) backup() {
@@ -281,6 +281,7 @@ func (pg *postgres) backup() {
 		b.rows = append(b.rows, r)
 		b.outbox = append(b.outbox, len(pg.tables[p].outbox))
 		b.ledger = append(b.ledger, len(pg.tables[p].ledger))
+		b.claimers = append(b.claimers, pg.s.truth.parts[p].claimer)
 	}
 	for _, w := range pg.s.workers {
 		if n, is := pg.incarnations[w.id]; is {
@@ -323,5 +324,9 @@ func (pg *postgres) restore(b backup, newTimeline bool) {
 	}
 	if newTimeline {
 		pg.identity += "+"
+	} else { // nobody can tell: whoever claimed last then has claimed last now
+		for p := range pg.rows {
+			pg.s.truth.parts[p].claimer = b.claimers[p]
+		}
 	}
 }

@@ -36,6 +36,11 @@ func (p *producer) id() string { return p.w.id }
 func (p *producer) ask(c *call, what string, serve func() code, then func(code)) {
 	var answer code
 	f := p.s.fate(p.w, toKafka)
+	if what == commitRequest && p.w.doubted && p.s.faulty {
+		p.w.doubted = false
+		f = fate{late: true, lag: p.s.between(time.Millisecond, 14*time.Second)}
+		p.s.p.cuts = append(p.s.p.cuts, cutOff{p.w, toKafka, p.s.now + p.s.between(transactionTimeout-2*time.Second, transactionTimeout+2*time.Second)})
+	}
 	stray := &over{}
 	if f.late {
 		p.strays = append(p.strays, stray)
@@ -244,7 +249,7 @@ func (p *producer) Abort(ctx context.Context) error {
 func (p *producer) end(c *call, commit bool) {
 	what := "EndTxn abort"
 	if commit {
-		what = "EndTxn commit"
+		what = commitRequest
 	}
 	p.ask(c, what, func() code { return p.s.k.end(p.id(), p.epoch, commit) }, func(a code) {
 		if a != ok {
@@ -254,6 +259,8 @@ func (p *producer) end(c *call, commit bool) {
 		c.finish(nil)
 	})
 }
+
+const commitRequest = "EndTxn commit"
 
 // Close implements txn.Producer.
 func (p *producer) Close() {}

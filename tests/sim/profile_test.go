@@ -7,12 +7,14 @@ import (
 
 // cheats take out what stands in the models rather than in engine or txn: parts of guards that the real clients and SQL implement.
 type cheats struct {
+	eager         bool // a client that joins again before the callback that tells of a loss has returned: no guard is out
 	freshMetadata bool // 2: group metadata as the client has it when offsets are sent, not the callback's
 	noGeneration  bool // 2: none: no member, generation -1
 	unstable      bool // 4: the group offset is read although a transaction is about to change it
 	reEnrich      bool // 5: a drain enriches again
 	sameProducer  bool // 8: a lost producer goes on under its old epoch
 	staleClaim    bool // 9: a claim reads what was there before it waited for the row's lock
+	orphans       bool // Kafka to the letter: a static member that comes again never causes a rebalance
 	strays        bool // a copy of a request that was answered may still arrive: no TCP does that, a proxy could
 }
 
@@ -48,7 +50,11 @@ func newProfile(s *sim) profile {
 		}
 	}
 	if r.IntN(3) == 0 {
-		p.disaster = disasters[r.IntN(len(disasters))].strike
+		d := disasters[r.IntN(len(disasters))]
+		p.disaster = d.strike
+		if d.long {
+			p.length = s.between(24*time.Second, 34*time.Second)
+		}
 	}
 	return p
 }
@@ -66,7 +72,7 @@ func (s *sim) live() {
 	}
 	s.at(s.between(0, 2*s.p.every), nil, nil, s.nemesis)
 	if s.p.disaster != nil {
-		s.at(s.between(s.p.length/4, s.p.length), nil, nil, func() { s.p.disaster(s) })
+		s.at(s.between(0, s.p.length*3/4), nil, nil, func() { s.p.disaster(s) })
 	}
 	s.run(s.p.length, never)
 	s.heal()

@@ -2,15 +2,24 @@ package sim
 
 import (
 	"flag"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 0, "play this seed only, and print its trace")
-	seedsFlag = flag.Int("seeds", 300, "how many seeds")
-	fromFlag  = flag.Uint64("from", 1, "the first seed")
+	seedFlag    = flag.Uint64("seed", 0, "play this seed only, and print its trace")
+	seedsFlag   = flag.Int("seeds", 1000, "how many seeds")
+	fromFlag    = flag.Uint64("from", 1, "the first seed")
+	replaysFlag = flag.Int("replays", 100, "how many seeds are played twice")
 )
 
+// TestSeeds: whatever goes wrong, in whatever order, each step leaves the order of the two transactions as it is, and once the faults stop
+// everything arrives.
 func TestSeeds(t *testing.T) {
 	if *seedFlag != 0 {
 		r := play(t, *seedFlag, cheats{}, true)
@@ -20,14 +29,48 @@ func TestSeeds(t *testing.T) {
 		}
 		return
 	}
-	steps, broken := 0, map[string]int{}
-	for i := range uint64(*seedsFlag) {
-		r := play(t, *fromFlag+i, cheats{}, false)
-		steps += r.steps
-		if r.failure != nil {
-			broken[r.failure.kind]++
-			t.Errorf("seed %d at %v: %s: %s", *fromFlag+i, r.failure.at, r.failure.kind, r.failure.what)
-		}
+	broken := search(t, cheats{}, *fromFlag, *seedsFlag, false)
+	for _, seed := range slices.Sorted(maps.Keys(broken)) {
+		r := broken[seed]
+		t.Errorf("seed %d at %v: %s: %s\nto see it happen: make sim SEED=%d", seed, r.failure.at, r.failure.kind, r.failure.what, seed)
 	}
-	t.Logf("%d seeds, %d steps each, %v", *seedsFlag, steps / *seedsFlag, broken)
+}
+
+// search plays n seeds on all processors and returns those that broke something; if first is set, only the first of them, and not those after it.
+func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]result {
+	var next, steps atomic.Uint64
+	var mu sync.Mutex
+	broken := map[uint64]result{}
+	end := from + uint64(n) // guarded by mu
+	next.Store(from)
+	t.Run("play", func(t *testing.T) {
+		for i := range runtime.GOMAXPROCS(0) {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				for {
+					seed := next.Add(1) - 1
+					mu.Lock()
+					over := seed >= end
+					mu.Unlock()
+					if over {
+						return
+					}
+					r := play(t, seed, c, false)
+					steps.Add(uint64(r.steps))
+					if r.failure == nil {
+						continue
+					}
+					mu.Lock()
+					broken[seed] = r
+					if first {
+						end = min(end, seed)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	played := next.Load() - from
+	t.Logf("seeds %d to %d, %d steps each, %d broke something", from, next.Load()-1, steps.Load()/max(played, 1), len(broken))
+	return broken
 }

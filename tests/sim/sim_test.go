@@ -46,6 +46,7 @@ type sim struct {
 	workers []*worker // all there ever were
 	faulty  bool      // faults may strike
 	lagging bool      // messages may be slow, or late
+	trap    bool      // see trapped
 	failure *failure
 	steps   int
 }
@@ -86,6 +87,7 @@ func newSim(seed uint64, c cheats, verbose bool) *sim {
 	s.k = newKafka(s)
 	s.pg = newPostgres(s)
 	s.truth = newTruth(s)
+	s.pg.backup()
 	return s
 }
 

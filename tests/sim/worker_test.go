@@ -43,6 +43,7 @@ type worker struct {
 	states                  map[int32]engine.State
 	initialised             bool // its first producer
 	replaced                bool // it was told so
+	doubted                 bool // the outcome of its next commit stays unknown to it
 	token                   int  // the step in which the handler may go on without parking
 	refuse                  int  // records until the handler meets a transient error; 0 never
 
@@ -176,7 +177,7 @@ func (w *worker) thaw() {
 	}
 }
 
-// ended: the engine has returned. Whatever supervises the process starts another, unless it was told to stop, or said that it is not alone.
+// ended: the engine has returned. Whatever supervises the process starts another, unless it was told to stop, or there is one.
 func (w *worker) ended() {
 	s := w.s
 	if w.dead {
@@ -186,15 +187,18 @@ func (w *worker) ended() {
 	s.detail("%v", w.err)
 	w.client.leave()
 	w.store.close()
-	again := w.err != nil && !errors.Is(w.err, engine.ErrReplaced)
 	if w.quits && w.err != nil && !errors.Is(w.err, engine.ErrReplaced) {
 		s.broke("stop", "%s was asked to stop and ended with %v", w.name(), w.err)
 	}
 	s.mu.Lock()
 	w.dead = true
 	s.mu.Unlock()
-	if again {
-		s.at(s.between(10*time.Millisecond, time.Second), nil, nil, func() { s.spawn(w.id) })
+	if w.err != nil && !w.quits {
+		s.at(s.between(10*time.Millisecond, time.Second), nil, nil, func() {
+			if !s.runs(w.id) {
+				s.spawn(w.id)
+			}
+		})
 	}
 }
 
@@ -239,6 +243,7 @@ func (h handler) Handle(ctx context.Context, r *engine.Record, out *engine.Out) 
 	if w.token != w.s.steps {
 		err := w.park(ctx, "handle", r.Partition, func(c *call) {
 			c.at(w.s.between(50*time.Microsecond, 2*time.Millisecond), func() {
+				w.s.trapped(w)
 				w.token, w.refuse = w.s.steps, 0
 				if w.s.faulty && w.s.chance(w.s.p.transient) {
 					w.refuse = 1 + w.s.rng.IntN(3)
