@@ -20,7 +20,12 @@ PACKAGES     := ./...
 # What runs on the stack that TEST_STACK asks for.
 STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/provision ./internal/admin ./internal/transactions ./internal/doctor ./audit
 
-.PHONY: help build demo test race e2e conformance model lint chaos soak bench image clean need
+# Of the simulation: how many seeds, or one of them with its trace; within how many each guard taken out has to be found.
+SEEDS  := 10000
+SEED   :=
+WITHIN := 20000
+
+.PHONY: help build demo test race e2e conformance model lint sim guards chaos soak bench image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,19 +61,26 @@ lint: need ## gofmt, vet, staticcheck and the house rules
 	go vet -tags failpoints,e2e,model ./...
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags failpoints,e2e,model ./...
+	go vet -tags mutants ./engine ./txn ./internal/guard ./tests/sim
+	go run $(STATICCHECK) -tags mutants ./engine ./txn ./internal/guard ./tests/sim
 	go test ./tests/house
 
 # SEED=N repeats a schedule, FULL=1 makes it more than twice as much. The report is left in $(CHAOS_DIR).
-SEED ?= 0
 CHAOS_DIR ?= bin/chaos
 
 chaos: need ## everything killed, stopped, cut and filled on Apache Kafka and Postgres, and the audit's verdict (FULL=1: more of it)
 	@sh scripts/need.sh java mvn faketime
-	go test ./tests/chaos -tags e2e -run '^TestChaos$$' -count=1 -timeout 60m -v -args -seed=$(SEED) -full=$(if $(FULL),true,false) -report=$(abspath $(CHAOS_DIR))
+	go test ./tests/chaos -tags e2e -run '^TestChaos$$' -count=1 -timeout 60m -v -args -seed=$(or $(SEED),0) -full=$(if $(FULL),true,false) -report=$(abspath $(CHAOS_DIR))
 
 soak: need ## the same for hours, until 1,000 workers were killed and 10 million clicks processed; goes on in bin/soak where it was
 	@sh scripts/need.sh java mvn faketime
-	go test ./tests/chaos -tags e2e -run '^TestSoak$$' -count=1 -timeout 24h -v -args -seed=$(SEED) -state=$(abspath bin/soak)
+	go test ./tests/chaos -tags e2e -run '^TestSoak$$' -count=1 -timeout 24h -v -args -seed=$(or $(SEED),0) -state=$(abspath bin/soak)
+
+sim: need ## the simulation: SEEDS=100000 of them, or SEED=7 with its trace
+	GOGC=400 go test ./tests/sim -count=1 -run '^TestSeeds$$' -timeout $(TEST_TIMEOUT) -v -args $(if $(SEED),-seed $(SEED),-seeds $(SEEDS))
+
+guards: need ## the simulation with each guard taken out in turn, and what breaks without it
+	GOGC=400 go test -tags mutants ./tests/sim -count=1 -run '^TestGuards$$' -timeout $(TEST_TIMEOUT) -v -args -within $(WITHIN)
 
 bench: need ## what it does in a second, on this machine
 	go test ./tests/bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v

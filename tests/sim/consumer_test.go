@@ -93,9 +93,7 @@ func (c *consumer) join() {
 	}
 	var a answer
 	g := &c.s.k.group
-	f := c.s.fate(c.w, toKafka)
-	f.lost, f.late = f.lost || f.late, false // a join from a connection that is gone is not modelled: see doc/protocol.md
-	c.s.deliver(c.w, nil, toKafka, f, nil, func(reply func()) {
+	c.send(func(reply func()) {
 		if c.s.k.away(1) {
 			a.refused = moved
 			reply()
@@ -168,6 +166,13 @@ func (c *consumer) refused(why code) {
 	c.enqueue(callback{kind: engine.EvLost, parts: lost, then: func() { c.owned &^= lost }})
 }
 
+// send is a request of the client's own thread. From a connection that is gone it does not arrive any more: see doc/protocol.md.
+func (c *consumer) send(serve func(reply func()), back func(answered bool)) {
+	f := c.s.fate(c.w, toKafka)
+	f.lost, f.late = f.lost || f.late, false
+	c.s.deliver(c.w, nil, toKafka, f, nil, serve, back)
+}
+
 func (c *consumer) heartbeat() {
 	if c.closed || c.fatal != nil {
 		return
@@ -178,7 +183,7 @@ func (c *consumer) heartbeat() {
 	}
 	var answer code
 	member, generation := c.member, c.generation
-	c.s.send(c.w, nil, toKafka, func(reply func()) {
+	c.send(func(reply func()) {
 		answer = ok
 		if !c.s.k.away(1) {
 			answer = c.s.k.group.heartbeat(c.w.id, member, generation)

@@ -44,6 +44,7 @@ type member struct {
 	owned        parts         // as it said when it joined
 	assigned     parts
 	answer       func(generation int, assigned parts) // of the join it waits in; nil: it is not waiting
+	refuse       func(code)                           // likewise
 }
 
 // group is the classic group coordinator (ClassicGroup, KIP-345 static members, KIP-429 cooperative): generations, members, offsets.
@@ -70,10 +71,19 @@ func (g *group) find(instance string) *member {
 func (g *group) drop(m *member) {
 	g.members = slices.DeleteFunc(g.members, func(x *member) bool { return x == m })
 	g.s.say(nil, "group drops "+m.instance, int64(g.generation), 0)
+	m.fenced(unknownMember)
 	if !g.preparing {
 		g.prepare()
 	} else {
 		g.maybeComplete()
+	}
+}
+
+// fenced ends the join that a member waits in.
+func (m *member) fenced(why code) {
+	if m.answer != nil {
+		m.answer = nil
+		m.refuse(why)
 	}
 }
 
@@ -84,7 +94,8 @@ func (g *group) join(instance, id string, owned parts, answer func(id string, ge
 	case id == "" && m != nil: // a process has come again under the instance id: what it was before is fenced
 		g.ids++
 		m.id = nameOf(instance, g.ids)
-		m.seen, m.owned, m.answer = g.s.now, 0, nil
+		m.fenced(fencedInstance)
+		m.seen, m.owned = g.s.now, 0
 		if !g.preparing && (g.s.cheat.orphans || !g.withheld()) { // KIP-345: no rebalance for it
 			answer(m.id, g.generation, m.assigned)
 			return
@@ -115,7 +126,7 @@ func (g *group) join(instance, id string, owned parts, answer func(id string, ge
 	if !g.preparing {
 		g.prepare()
 	}
-	m.answer = func(generation int, assigned parts) { answer(mid, generation, assigned) }
+	m.answer, m.refuse = func(generation int, assigned parts) { answer(mid, generation, assigned) }, refuse
 	g.maybeComplete()
 }
 

@@ -65,6 +65,8 @@ func mutants() []mutant {
 	in(guard.ClaimedAgain, "stuck")
 	in(guard.FencedByWhom, "turns")
 	in(guard.TakenOver, "take-over")
+	model("(a limit) a second copy of an answered EndTxn may arrive", cheats{strays: true}, "events without their offset", "lost")
+	model("(a limit) a static member that comes again never causes a rebalance", cheats{orphans: true}, "stuck", "take-over", "stuck after a repair")
 	return out
 }
 
@@ -83,6 +85,7 @@ func TestGuards(t *testing.T) {
 				t.Errorf("%s: taken out, and nothing breaks in %d seeds", m.name, *withinFlag)
 			}
 			fmt.Fprintf(&table, "%-70s nothing\n", m.name)
+			t.Logf("%s: nothing", m.name)
 			continue
 		}
 		first := ^uint64(0)

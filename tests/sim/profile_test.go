@@ -174,6 +174,7 @@ func (s *sim) takeOver() {
 
 // quitAll stops all workers in order: each ends without an error, in time.
 func (s *sim) quitAll() {
+	s.closing = true
 	for _, w := range s.alive() {
 		w.quits = true
 		w.quit()

@@ -31,8 +31,7 @@ func TestSeeds(t *testing.T) {
 	}
 	broken := search(t, cheats{}, *fromFlag, *seedsFlag, false)
 	for _, seed := range slices.Sorted(maps.Keys(broken)) {
-		r := broken[seed]
-		t.Errorf("seed %d at %v: %s: %s\nto see it happen: make sim SEED=%d", seed, r.failure.at, r.failure.kind, r.failure.what, seed)
+		t.Errorf("seed %d: %s: %s\nto see it happen: make sim SEED=%d", seed, broken[seed].failure.kind, broken[seed].failure.what, seed)
 	}
 }
 
@@ -62,6 +61,7 @@ func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]r
 					}
 					mu.Lock()
 					broken[seed] = r
+					t.Logf("seed %d at %v: %s: %s", seed, r.failure.at, r.failure.kind, r.failure.what)
 					if first {
 						end = min(end, seed)
 					}

@@ -47,6 +47,7 @@ type sim struct {
 	faulty  bool      // faults may strike
 	lagging bool      // messages may be slow, or late
 	trap    bool      // see trapped
+	closing bool      // all workers are to end, and none begins
 	failure *failure
 	steps   int
 }

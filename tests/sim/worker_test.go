@@ -187,7 +187,7 @@ func (w *worker) ended() {
 	s.detail("%v", w.err)
 	w.client.leave()
 	w.store.close()
-	if w.quits && w.err != nil && !errors.Is(w.err, engine.ErrReplaced) {
+	if w.quits && w.err != nil && s.pg.incarnations[w.id] == w.n {
 		s.broke("stop", "%s was asked to stop and ended with %v", w.name(), w.err)
 	}
 	s.mu.Lock()
@@ -195,7 +195,7 @@ func (w *worker) ended() {
 	s.mu.Unlock()
 	if w.err != nil && !w.quits {
 		s.at(s.between(10*time.Millisecond, time.Second), nil, nil, func() {
-			if !s.runs(w.id) {
+			if !s.runs(w.id) && !s.closing {
 				s.spawn(w.id)
 			}
 		})
