@@ -310,7 +310,7 @@ func (c *consumer) Close() error {
 		c.l.Revoked(owned.list(), c.stampNow())
 	}
 	return c.w.park(context.Background(), "closed", -1, func(k *call) {
-		k.at(time.Millisecond, func() { c.owned, c.closed, c.w.ending = 0, true, true; k.finish(nil) })
+		k.at(time.Millisecond, func() { c.owned, c.closed, c.w.returning = 0, true, true; k.finish(nil) })
 	})
 }
 

@@ -172,7 +172,7 @@ func (s *sim) collect() {
 		if w.dead {
 			continue
 		}
-		if w.ending {
+		if w.ending || w.returning {
 			w.endCalls()
 		}
 		if w.client != nil {

@@ -34,6 +34,7 @@ type worker struct {
 	id string
 
 	dead, frozen, ending    bool
+	returning               bool // a membership was closed: the engine may be about to return
 	quits                   bool // asked to stop in a quiet world: has to end without an error
 	running, exited, leaves bool
 	err                     error
@@ -227,6 +228,8 @@ func (o observer) State(p int32, st engine.State) {
 	s.notes = append(s.notes, note{o.w, p, st})
 	o.w.client.wake()
 }
+func (observer) Event(int32, engine.EventKind)                  {}
+func (observer) Offsets(int32, int64, int64)                    {}
 func (observer) Captured(int64, int64, int64, time.Duration)    {}
 func (observer) Published(int64, time.Duration, engine.Outcome) {}
 func (observer) Queued(int)                                     {}
