@@ -40,6 +40,8 @@ type world struct {
 	replaced    bool
 	storeAway   bool // as far as it is asked who we are
 	left        bool
+	unowned     []int32 // partitions no member has
+	rebalancing bool
 }
 
 type groupOffset struct {
@@ -379,6 +381,12 @@ func (g fakeGroup) TopicIDs(context.Context) (map[string]string, error) {
 	g.w.mu.Lock()
 	defer g.w.mu.Unlock()
 	return map[string]string{"in": g.w.ids["in"], "out": g.w.ids["out"], "dlq": g.w.ids["dlq"]}, nil
+}
+
+func (g fakeGroup) Unowned(context.Context) ([]int32, bool, error) {
+	g.w.mu.Lock()
+	defer g.w.mu.Unlock()
+	return g.w.unowned, !g.w.rebalancing, nil
 }
 
 func (g fakeGroup) Leave(context.Context) error {

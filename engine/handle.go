@@ -35,6 +35,7 @@ func (w *Worker) handle(e any) {
 		w.gap(e)
 	case evCheck:
 		w.check()
+		w.checkUnowned()
 		w.after(w.cfg.CheckEvery, evCheck{})
 	case evChecked:
 		if e.changed != "" {
@@ -73,6 +74,7 @@ func (w *Worker) rebalance(e evRebalance) {
 		w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
 	}
 	if e.kind == EvAssigned {
+		w.rebalances++
 		for _, id := range e.partitions {
 			if w.parts[id] == nil {
 				w.parts[id] = &slot{m: NewPartition(id)}
@@ -151,7 +153,9 @@ func (w *Worker) failed(partition int32, life uint64, err error) {
 func (w *Worker) dropMemory(err error) {
 	w.log.Warn("Postgres: the outcome of a capture is unknown, or the connection was lost: everything in memory is dropped and every partition claimed again", zap.Error(err))
 	for _, id := range w.ids() {
-		if s := w.parts[id]; s.m.Epoch != 0 && s.m.State != Stopped {
+		switch s := w.parts[id]; s.m.State {
+		case Stopped, Held, Waiting, NoProducer: // the next claim is still to come
+		default: // a claim under way as well: its answer may be the former database's
 			w.step(id, Event{Kind: EvFailed, Life: s.m.Life})
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/guard"
 )
 
 const (
@@ -23,7 +25,7 @@ func (w *Worker) join() error {
 		return fmt.Errorf("join the group: %w", err)
 	}
 	p := newPoller(src, w)
-	w.poll, w.joined = p, true
+	w.poll, w.joined, w.rebalances, w.unowned = p, true, 0, 0
 	go func() { w.pollEnded <- p.run() }()
 	w.after(steadyAfter, func() {
 		if w.membership == n {
@@ -100,4 +102,46 @@ func (w *Worker) rejoin(attempt int) {
 func isFatal(err error) bool {
 	var fatal *FatalError
 	return errors.As(err, &fatal)
+}
+
+// checkUnowned looks for partitions that nobody has, as long as the rebalance in which we joined is the last there was. A process that dies
+// between giving a partition up and joining again, and comes back under its worker id within the session timeout, is given what
+// it had left, without a rebalance (KIP-345): what it gave up is nobody's until there is one. Nobody but us knows that we came back,
+// so it is ours to see to it: found twice, since a former owner may only be slow to join again, we leave, and the client joins anew.
+func (w *Worker) checkUnowned() {
+	if !w.joined || w.stopping || w.rebalances != 1 || w.unowned < 0 || guard.Off(guard.Unowned) {
+		return
+	}
+	membership := w.membership
+	w.beside.Go(func() {
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		parts, rests, err := w.cfg.Group.Unowned(ctx)
+		if err == nil && rests { // else the next look tells
+			w.send(func() {
+				if w.membership == membership && w.rebalances == 1 && !w.stopping {
+					w.unownedFound(parts)
+				}
+			})
+		}
+	})
+}
+
+func (w *Worker) unownedFound(parts []int32) {
+	if len(parts) == 0 {
+		w.unowned = -1 // nor will there be, without another rebalance
+		return
+	}
+	if w.unowned++; w.unowned < 2 {
+		return
+	}
+	w.log.Warn("nobody has these partitions: leaving the group, to join it anew, so that it shares them out", zap.Int32s("partitions", parts))
+	w.unowned = 0
+	w.beside.Go(func() {
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		if err := w.cfg.Group.Leave(ctx); err != nil {
+			w.log.Warn("could not leave the group, trying on", zap.Error(err))
+		}
+	})
 }

@@ -110,3 +110,41 @@ func TestStopWithoutMembership(t *testing.T) {
 		require.False(b.t, b.left, "who is a member under our id now may not be us")
 	})
 }
+
+// A partition nobody has: we came back quietly, and what we gave up before was given to no one. Seen twice, without a rebalance since we
+// joined, we leave so that there is one.
+func TestUnowned(t *testing.T) {
+	run(t, newWorld(2, 10), nil, func(b *bundle) {
+		b.lock(func() { b.unowned = []int32{1} })
+		b.assign("g1", 0)
+		time.Sleep(b.cfg.CheckEvery + time.Second)
+		b.lock(func() { require.False(b.t, b.left, "its former owner may only be slow to join again") })
+		time.Sleep(b.cfg.CheckEvery)
+		b.lock(func() { require.True(b.t, b.left); b.left, b.unowned = false, nil })
+		b.assign("g2", 1)
+		b.settled()
+		time.Sleep(10 * b.cfg.CheckEvery)
+		b.lock(func() { require.False(b.t, b.left) })
+	})
+}
+
+// While there is a rebalance, or when there has been one since we joined, or nothing was missing once, it is not for us to see to it.
+func TestUnownedIsNotOurs(t *testing.T) {
+	for name, f := range map[string]func(*bundle){
+		"rebalancing":  func(b *bundle) { b.lock(func() { b.rebalancing = true }) },
+		"rebalanced":   func(b *bundle) { time.Sleep(b.cfg.CheckEvery + time.Second); b.assign("g2") },
+		"was complete": func(b *bundle) { b.lock(func() { b.unowned = nil }); time.Sleep(2 * b.cfg.CheckEvery) },
+		"stopping":     func(b *bundle) { b.finish(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, newWorld(2, 10), nil, func(b *bundle) {
+				b.lock(func() { b.unowned = []int32{1} })
+				b.assign("g1", 0)
+				f(b)
+				b.lock(func() { b.unowned = []int32{1} })
+				time.Sleep(10 * b.cfg.CheckEvery)
+				b.lock(func() { require.False(b.t, b.left) })
+			})
+		})
+	}
+}

@@ -116,6 +116,9 @@ type Group interface {
 	StartOffsets(ctx context.Context) (map[int32]int64, error)
 	// TopicIDs are the ids of the input and output topics now.
 	TopicIDs(ctx context.Context) (map[string]string, error)
+	// Unowned are the partitions of the input that no member of the group has. rests is false while there is a rebalance, which is about to
+	// give out everything.
+	Unowned(ctx context.Context) (partitions []int32, rests bool, err error)
 	// Leave removes this worker from the group for good.
 	Leave(ctx context.Context) error
 }

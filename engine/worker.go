@@ -70,6 +70,8 @@ type Worker struct {
 	joined      bool // there is a membership, and poll's goroutine
 	membership  int  // how many there were: what an old one tells is for nobody
 	memberships int  // in a row that ended soon
+	rebalances  int  // in this membership, that gave us something or nothing
+	unowned     int  // looks in a row that found a partition nobody has; -1: no more in this membership
 	pollEnded   chan error
 
 	looks, fences, scans coalescer

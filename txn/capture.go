@@ -57,6 +57,10 @@ const splitRecords = 1000
 func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, captureTimeout)
 	defer cancel()
+	if s.identity.Tell() { // before a session writes; of those dialled from here on each asks for itself
+		s.hangUp()
+		return nil, ErrStoreChanged
+	}
 	lanes := share(batches, len(s.capture))
 	seqs := make([]int64, len(batches))
 	errs := make([]error, len(lanes))
@@ -68,6 +72,7 @@ func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, 
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		s.hangUp()
+		s.identity.Tell() // told by this error
 		return nil, err
 	}
 	return seqs, nil

@@ -14,7 +14,7 @@ var ErrStoreChanged = errors.New("postgres is not the one it was before (system 
 type Identity struct {
 	mu      sync.Mutex
 	id      string // system identifier and timeline all sessions must have
-	changed bool   // another was met, and no capture has told yet
+	changed bool   // another was met, and no capture has told yet: none may succeed until one has
 }
 
 // Meet compares a new session's database with that of the sessions before. ErrStoreChanged, with the one before, if it is another: from
@@ -30,6 +30,14 @@ func (i *Identity) Meet(id string) (before string, err error) {
 	}
 	i.changed = true
 	return before, ErrStoreChanged
+}
+
+// Changed says whether another database was met, and no capture has told yet. A session is asked for this once it has met its own: with
+// several of them only one finds the change, and what the others write would rest on what is remembered of the database before.
+func (i *Identity) Changed() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.changed
 }
 
 // Tell says whether a capture has to tell that the database changed, once.

@@ -132,9 +132,6 @@ func (s *Store) meet(ctx context.Context, c *pgx.Conn) error {
 
 // session is the i-th capture session, dialled if need be.
 func (s *Store) session(ctx context.Context, i int) (*pgx.Conn, error) {
-	if s.identity.Tell() {
-		return nil, ErrStoreChanged // Capture hangs up
-	}
 	s.mu.Lock()
 	c := s.capture[i]
 	s.mu.Unlock()
@@ -149,9 +146,12 @@ func (s *Store) session(ctx context.Context, i int) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)
 	}
-	if err := s.meet(ctx, c); err != nil {
+	err = s.meet(ctx, c)
+	if err == nil && s.identity.Changed() {
+		err = ErrStoreChanged // another session has met it first
+	}
+	if err != nil {
 		_ = c.Close(ctx)
-		s.identity.Tell() // told by this error
 		return nil, err
 	}
 	s.mu.Lock()

@@ -192,3 +192,28 @@ func TestStoreChangedMetByThePool(t *testing.T) {
 	_, err := s.Capture(d.ctx, []*engine.Batch{d.batch(0, epoch, 3, 6, 0)})
 	require.ErrorIs(t, err, ErrStoreChanged)
 }
+
+// Guard 11: one of the sessions that share out a capture meets it. None of the others may write: what they would write rests on what is
+// remembered of the database before.
+func TestStoreChangedMetByOneSession(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	s.capture = append(s.capture, nil, nil)
+	d.started(s, 3)
+	var batches []*engine.Batch
+	for p := range int32(3) {
+		b := d.batch(p, d.claim(s, p).Epoch, 0, 600, 0)
+		b.Bytes = len(b.Outbox)
+		batches = append(batches, b)
+	}
+	s.identity.mu.Lock()
+	s.identity.id = "another/00000001"
+	s.identity.mu.Unlock()
+	_, err := s.Capture(d.ctx, batches)
+	require.ErrorIs(t, err, ErrStoreChanged)
+	require.Zero(t, d.number(`SELECT count(*) FROM outbox`))
+	for p := range int32(3) {
+		batches[p].Epoch = d.claim(s, p).Epoch
+	}
+	require.Equal(t, []int64{2, 2, 2}, d.capture(s, batches...), "told once")
+}

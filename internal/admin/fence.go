@@ -4,21 +4,52 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+func (a *Admin) group(ctx context.Context) (kadm.DescribedGroup, error) {
+	ds, err := a.adm.DescribeGroups(ctx, a.cfg.Group)
+	d := ds[a.cfg.Group]
+	if err == nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
+		err = d.Err
+	}
+	if err != nil {
+		return d, fmt.Errorf("ask kafka for the members of group %s: %w", a.cfg.Group, err)
+	}
+	return d, nil
+}
+
+// Unowned implements engine.Group.
+func (a *Admin) Unowned(ctx context.Context) ([]int32, bool, error) {
+	d, err := a.group(ctx)
+	if err != nil || d.State != "Stable" {
+		return nil, false, err
+	}
+	ds, err := a.topics(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	owned := d.AssignedPartitions()
+	var out []int32
+	for _, p := range slices.Sorted(maps.Keys(ds[a.cfg.Topics.Input].Partitions)) {
+		if _, is := owned[a.cfg.Topics.Input][p]; !is {
+			out = append(out, p)
+		}
+	}
+	return out, true, nil
+}
+
 // Members are the instance ids (worker ids) that are in the group now.
 func (a *Admin) Members(ctx context.Context) (map[string]string, error) {
-	ds, err := a.adm.DescribeGroups(ctx, a.cfg.Group)
+	d, err := a.group(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("ask kafka for the members of group %s: %w", a.cfg.Group, err)
-	}
-	d := ds[a.cfg.Group]
-	if d.Err != nil && !errors.Is(d.Err, kerr.GroupIDNotFound) {
-		return nil, fmt.Errorf("ask kafka for the members of group %s: %w", a.cfg.Group, d.Err)
+		return nil, err
 	}
 	out := map[string]string{}
 	for _, m := range d.Members {

@@ -29,6 +29,9 @@ const (
 	Scanned        Guard = "10 no group offset although something was captured"
 	SameStore      Guard = "11 system identifier and timeline compared"
 	ClaimedAgain   Guard = "given up but still assigned: claimed again"
+	Lives          Guard = "what comes back from an older life is for nobody"
+	Doubt          Guard = "Kafka ahead is believed at the second claim in a row"
+	Unowned        Guard = "a partition nobody has leads to a rebalance"
 	FencedByWhom   Guard = "fenced: by whom"
 	TakenOver      Guard = "take over at once: absent predecessors are fenced"
 )

@@ -168,4 +168,9 @@ func (e explained) TopicIDs(ctx context.Context) (map[string]string, error) {
 	return ids, explain(ctx, e.c, err)
 }
 
+func (e explained) Unowned(ctx context.Context) ([]int32, bool, error) {
+	ps, rests, err := e.Group.Unowned(ctx)
+	return ps, rests, explain(ctx, e.c, err)
+}
+
 func (e explained) Leave(ctx context.Context) error { return explain(ctx, e.c, e.Group.Leave(ctx)) }

@@ -180,3 +180,19 @@ func TestStopUnderLoad(t *testing.T) {
 	b.generate(clicks / 2)
 	b.settle()
 }
+
+// A worker dies between having partitions taken from it and joining the group again, and comes back within its session timeout. Apache Kafka has
+// no rebalance for it (KIP-345): what was taken is nobody's, until the one who came back sees to it.
+func TestComesBackWithoutWhatWasTaken(t *testing.T) {
+	b := setup(t)
+	a := b.start("a", failpoint(fp.PublishProduced+"=hold@2"))
+	a.says("consuming")
+	b.generate(clicks / 2)
+	b.until("a holds", func() bool { return b.hit(fp.PublishProduced) })
+	b.start("b")
+	a.says("rebalance: revoked") // and waits for the transaction
+	a.kill()
+	b.start("a")
+	b.generate(clicks / 2)
+	b.settle()
+}

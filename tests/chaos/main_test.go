@@ -1,3 +1,5 @@
+//go:build e2e
+
 // Package chaos breaks everything that can be broken, in a schedule drawn from a seed, and holds what comes out to the audit.
 package chaos
 

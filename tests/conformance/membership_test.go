@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 var membershipRules = []rule{
 	{"static-member-returns", "a worker restarted within its session timeout gets its partitions back and disturbs nobody (KIP-345)", staticReturns, both},
 	{"static-return-is-quiet", "a worker restarted within its session timeout costs the others no rebalance, whatever it says it owns", staticReturnIsQuiet, wire},
+	{"nobodys-is-told", "a partition that no member was given is told, and who leaves by instance id begins the rebalance that gives it out", nobodysIsTold, both},
 	{"same-instance-fences", "a second process under one worker id ends the first, which learns of it as a fatal error", sameInstanceFences, both},
 	{"removed-by-instance-id", "a worker that is stopped for good leaves by the admin client: librdkafka's static members say no goodbye", removedByInstance, both},
 	{"silent-member-loses", "a dead worker's partitions are another's within its session timeout", silentMemberLoses, both},
@@ -53,6 +55,25 @@ func staticReturnIsQuiet(w *world) {
 	w.is("in the same generation", true, again.generation == first.generation)
 	w.is("as another member", true, again.id != first.id)
 	w.is("the first's heartbeat", "FENCED_INSTANCE_ID", first.heartbeat())
+}
+
+func nobodysIsTold(w *world) {
+	w.topics(2)
+	nobodys := func() string {
+		return ask(w, func(ctx context.Context) (string, error) {
+			ps, rests, err := w.adm.Unowned(ctx)
+			return fmt.Sprint(ps, " ", rests), err
+		})
+	}
+	r := &rawMember{w: w, instance: "a", session: 30 * time.Second}
+	require.Equal(w.t, "ok", r.join())
+	w.is("while they are shared out", "[] false", nobodys())
+	require.Equal(w.t, "ok", r.sync(0))
+	w.is("at rest", "[1] true", nobodys())
+	w.leaves("a")
+	b := w.join("b")
+	b.owns(2)
+	w.is("when another has them", "[] true", nobodys())
 }
 
 func sameInstanceFences(w *world) {

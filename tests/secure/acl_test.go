@@ -226,6 +226,7 @@ func (w *world) operations(missing int, rules []acl.Rule) {
 		{"first start", func() error { _, err := adm.StartOffsets(ctx); return err }},
 		{"topic ids", func() error { _, err := adm.TopicIDs(ctx); return err }},
 		{"fence", func() error { _, err := adm.FenceAbsent(ctx, []string{"gone"}); return err }},
+		{"partitions nobody has", func() error { _, _, err := adm.Unowned(ctx); return err }},
 		{"scan", func() error { _, err := adm.ScanOutputs(ctx, []int32{0, 1, 2}); return err }},
 	}
 	for name, cl := range clients {

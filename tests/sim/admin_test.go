@@ -200,6 +200,21 @@ func (a *admin) TopicIDs(ctx context.Context) (ids map[string]string, err error)
 	return ids, err
 }
 
+// Unowned implements engine.Group.
+func (a *admin) Unowned(ctx context.Context) (unowned []int32, rests bool, err error) {
+	g := &a.w.s.k.group
+	err = a.w.park(ctx, "unowned", -1, func(c *call) {
+		a.request(c, func() code {
+			if a.w.s.k.away(1) {
+				return moved
+			}
+			rests, unowned = !g.preparing && len(g.members) > 0, g.unowned()
+			return ok
+		}, func(code) { c.finish(nil) })
+	})
+	return unowned, rests, err
+}
+
 // Leave implements engine.Group.
 func (a *admin) Leave(ctx context.Context) error {
 	g := &a.w.s.k.group

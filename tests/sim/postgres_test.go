@@ -325,6 +325,7 @@ func (pg *postgres) restore(b backup, newTimeline bool) {
 	if newTimeline {
 		pg.identity += "+"
 	} else { // nobody can tell: whoever claimed last then has claimed last now
+		pg.s.truth.repeats = true
 		for p := range pg.rows {
 			pg.s.truth.parts[p].claimer = b.claimers[p]
 		}

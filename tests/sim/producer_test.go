@@ -39,6 +39,10 @@ func (p *producer) ask(c *call, what string, serve func() code, then func(code))
 	if what == commitRequest && p.w.doubted && p.s.faulty {
 		p.w.doubted = false
 		f = fate{late: true, lag: p.s.between(time.Millisecond, 14*time.Second)}
+		if p.s.chance(500) { // at the worst moment there is, or never
+			f = fate{lost: true}
+			p.s.k.held = append(p.s.k.held, stray{p, serve})
+		}
 		p.s.p.cuts = append(p.s.p.cuts, cutOff{p.w, toKafka, p.s.now + p.s.between(transactionTimeout-2*time.Second, transactionTimeout+2*time.Second)})
 	}
 	stray := &over{}
@@ -159,6 +163,7 @@ func (p *producer) flush(c *call, then func()) {
 			}
 			a := p.s.k.produce(p.id(), p.epoch, messages)
 			done = a == ok
+			p.s.k.release(p)
 			return a
 		}, func() {
 			p.flushed = true
@@ -261,6 +266,27 @@ func (p *producer) end(c *call, commit bool) {
 }
 
 const commitRequest = "EndTxn commit"
+
+// stray is a request that the network holds back until the worker's next producer is in the middle of its transaction.
+type stray struct {
+	p     *producer
+	serve func() code
+}
+
+// release lets go what was held back of the producers before this one.
+func (k *kafka) release(by *producer) {
+	left := k.held[:0]
+	for _, st := range k.held {
+		if st.p == by || st.p.w.id != by.w.id {
+			left = append(left, st)
+			continue
+		}
+		k.s.at(k.s.between(0, 2*time.Millisecond), nil, nil, func() {
+			k.s.say(st.p.w, "a request arrives late: "+commitRequest, int64(st.serve()), int64(st.p.epoch))
+		})
+	}
+	k.held = left
+}
 
 // Close implements txn.Producer.
 func (p *producer) Close() {}

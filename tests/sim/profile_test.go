@@ -14,7 +14,6 @@ type cheats struct {
 	reEnrich      bool // 5: a drain enriches again
 	sameProducer  bool // 8: a lost producer goes on under its old epoch
 	staleClaim    bool // 9: a claim reads what was there before it waited for the row's lock
-	orphans       bool // Kafka to the letter: a static member that comes again never causes a rebalance
 	strays        bool // a copy of a request that was answered may still arrive: no TCP does that, a proxy could
 }
 
@@ -22,6 +21,7 @@ type cheats struct {
 type profile struct {
 	partitions, workers, records                 int
 	maxRecords, maxInFlight, drainRecords, fetch int
+	connections                                  int           // sessions that share out a capture
 	length                                       time.Duration // of the time with faults
 	every                                        time.Duration // between two of them, about
 
@@ -38,9 +38,10 @@ func newProfile(s *sim) profile {
 	r := s.rng
 	pick := func(of ...int) int { return of[r.IntN(len(of))] }
 	p := profile{
-		partitions: 2 + r.IntN(5), workers: 2 + r.IntN(3), records: 8 + r.IntN(28),
+		partitions: 2 + r.IntN(5), workers: 2 + r.IntN(3), records: 6 + r.IntN(26),
 		maxRecords: pick(1, 2, 4, 50), maxInFlight: pick(1<<20, 1<<20, 1<<20, 900), drainRecords: pick(1, 2, 3, 100), fetch: pick(1, 3, 8),
-		length: s.between(4*time.Second, 24*time.Second), every: s.between(300*time.Millisecond, 4*time.Second),
+		connections: pick(1, 1, 2, 3),
+		length:      s.between(4*time.Second, 24*time.Second), every: s.between(300*time.Millisecond, 4*time.Second),
 		slow: pick(0, 10, 60), lost: pick(0, 0, 5, 30), late: pick(0, 0, 5, 30), answerLost: pick(0, 0, 10, 40), abortable: pick(0, 0, 20, 80),
 		transient: pick(0, 0, 30), takeover: r.IntN(3) == 0, quit: r.IntN(2) == 0,
 	}
@@ -106,9 +107,12 @@ func (s *sim) arrive(kind string, bound time.Duration) {
 	for p := range s.p.partitions {
 		s.k.append(int32(p))
 	}
-	s.truth.changed = true
+	s.truth.changed, s.halted = true, 0
 	if !s.run(s.now+bound, s.settled) && s.failure == nil {
 		s.broke(kind, "%s", s.missing())
+	}
+	if s.failure == nil {
+		s.truth.complete()
 	}
 }
 
@@ -154,8 +158,16 @@ func (s *sim) states(p int32) string {
 	return out
 }
 
-// takeOver kills one worker in the middle of its work. The others have its partitions within the session timeout and a bound.
+// takeOver kills one worker in the middle of its work. The others have its partitions within the session timeout and a bound. It waits
+// until the group is quiet: whoever dies while a rebalance waits for another dead member counts as alive until that one's session is over,
+// and only then begins its own (ClassicGroup takes who waits in a join for alive).
 func (s *sim) takeOver() {
+	if !s.run(s.now+healBound, s.k.group.quiet) {
+		if s.failure == nil {
+			s.broke("stuck", "the group does not come to rest")
+		}
+		return
+	}
 	alive := s.alive()
 	if len(alive) < 2 {
 		return

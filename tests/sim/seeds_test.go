@@ -70,7 +70,7 @@ func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]r
 			})
 		}
 	})
-	played := next.Load() - from
-	t.Logf("seeds %d to %d, %d steps each, %d broke something", from, next.Load()-1, steps.Load()/max(played, 1), len(broken))
+	played := min(next.Load(), end) - from
+	t.Logf("seeds %d to %d, %d steps each, %d broke something", from, from+played-1, steps.Load()/max(played, 1), len(broken))
 	return broken
 }

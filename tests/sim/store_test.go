@@ -16,20 +16,24 @@ type store struct {
 	w        *worker
 	s        *sim
 	identity txn.Identity
-	pool     int      // the server the pool's sessions are of; 0: none
-	capture  *session // nil: not dialled
-	met      int      // the server that was known when a capture last failed, or began
+	pool     int        // the server the pool's sessions are of; 0: none
+	capture  []*session // those that share out a capture; nil: not dialled
+	met      int        // the server that was known when a capture last failed, or began
 }
 
-func newStore(w *worker) *store { return &store{w: w, s: w.s} }
+func newStore(w *worker) *store {
+	return &store{w: w, s: w.s, capture: make([]*session, w.s.p.connections)}
+}
 
 // close: the process is gone.
 func (st *store) close() { st.hangUp(false) }
 
 func (st *store) hangUp(silent bool) {
-	if st.capture != nil {
-		st.capture.hangUp(silent)
-		st.capture = nil
+	for i, sess := range st.capture {
+		if sess != nil {
+			sess.hangUp(silent)
+			st.capture[i] = nil
+		}
 	}
 }
 

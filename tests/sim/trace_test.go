@@ -71,4 +71,10 @@ func (s *sim) noted(n note) {
 	n.w.states[n.part] = n.state
 	s.truth.changed = true
 	s.say(n.w, string(n.state), int64(n.part), 0)
+	if n.state == engine.Stopped {
+		s.halted |= 1 << n.part
+	}
+	if n.state == engine.Stopped && s.p.disaster == nil {
+		s.broke("false alarm", "partition %d: %s stopped it, and nothing is wrong that a person would have to mend", n.part, n.w.name())
+	}
 }
