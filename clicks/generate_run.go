@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
@@ -170,22 +171,15 @@ func (p *pacer) wait(ctx context.Context, now func() time.Time) error {
 	}
 	due := p.start.Add(time.Duration(p.n / p.rate * float64(time.Second)))
 	p.n++
-	wait := due.Sub(now())
-	if wait < -time.Second { // after a broker was away: go on at the rate asked for, not at any
+	left := due.Sub(now())
+	if left < -time.Second { // after a broker was away: go on at the rate asked for, not at any
 		p.start, p.n = now(), 1
 	}
-	if wait < time.Millisecond && p.rate > 1000 { // timers are not finer; the next ones make up for it
+	if left < time.Millisecond && p.rate > 1000 { // timers are not finer; the next ones make up for it
 		return nil
 	}
-	if wait <= 0 {
+	if left <= 0 {
 		return nil
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return wait.For(ctx, left)
 }

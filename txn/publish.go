@@ -12,6 +12,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
@@ -179,12 +180,8 @@ func (p *Publisher) call(ctx context.Context, f func(context.Context) error) err
 		if err == nil || !errors.As(err, &e) || e.Class != Retriable {
 			return err
 		}
-		t := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return err // its outcome is unknown now
-		case <-t.C:
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 func (a *Admin) group(ctx context.Context) (kadm.DescribedGroup, error) {
@@ -102,12 +104,8 @@ func (a *Admin) Fence(ctx context.Context, transactionalID string, timeout time.
 		if !errors.Is(err, kerr.ConcurrentTransactions) && !kerr.IsRetriable(err) {
 			return fmt.Errorf("init producer id of %s: %w", transactionalID, err)
 		}
-		t := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return fmt.Errorf("init producer id of %s: %w", transactionalID, errors.Join(err, ctx.Err()))
-		case <-t.C:
 		}
 	}
 }

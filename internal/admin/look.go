@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // Look implements engine.Group. Group offsets are asked for stable until the stable timeout; partitions that stay unstable are left out.
@@ -33,12 +34,8 @@ func (a *Admin) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int
 		if len(missing) == 0 || time.Now().After(until) {
 			break
 		}
-		t := time.NewTimer(10 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 10*time.Millisecond) != nil {
 			return nil, ctx.Err()
-		case <-t.C:
 		}
 	}
 	starts, ends, err := a.LogRange(ctx, topic)

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/txn"
 )
 
@@ -246,12 +247,8 @@ func retry(ctx context.Context, request func() (code int16, err error)) error {
 		if err == nil || !errors.Is(err, kerr.ConcurrentTransactions) && !kerr.IsRetriable(err) {
 			return err
 		}
-		t := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return errors.Join(err, ctx.Err())
-		case <-t.C:
 		}
 	}
 }

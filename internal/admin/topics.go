@@ -9,6 +9,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // topicsTimeout is how long topics just made may take to be known everywhere.
@@ -35,12 +37,8 @@ func (a *Admin) AwaitTopics(ctx context.Context, topics ...string) error {
 				a.log.Warn("broker does not answer", zap.Int32("broker", b.NodeID), zap.Error(err))
 				break
 			}
-			t := time.NewTimer(20 * time.Millisecond)
-			select {
-			case <-ctx.Done():
-				t.Stop()
+			if wait.For(ctx, 20*time.Millisecond) != nil {
 				return fmt.Errorf("wait for topics on broker %d: %w", b.NodeID, err)
-			case <-t.C:
 			}
 		}
 	}
@@ -57,12 +55,8 @@ func (a *Admin) forget(ctx context.Context, topics []string) error {
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return err
 		}
-		t := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return fmt.Errorf("wait for topics: %w", err)
-		case <-t.C:
 		}
 	}
 }

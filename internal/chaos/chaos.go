@@ -21,6 +21,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // Options say what a run is made of.
@@ -158,7 +159,7 @@ func (c *Chaos) runLanes(ctx context.Context) {
 	for _, name := range order {
 		wg.Go(func() {
 			for _, f := range lanes[name] {
-				if !pause(ctx, f.After) {
+				if wait.For(ctx, f.After) != nil {
 					return
 				}
 				c.strike(ctx, f)
@@ -254,18 +255,6 @@ func (c *Chaos) note(format string, a ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.notes = append(c.notes, fmt.Sprintf(format, a...))
-}
-
-// pause waits, and says whether it was for that long.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 func pairs(env map[string]string) []string {

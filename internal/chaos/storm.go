@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // stormWorkers come and go.
@@ -37,7 +39,7 @@ func storm(ctx context.Context, c *Chaos, f *Fault) error {
 			}
 			joined++
 		}
-		if moves++; !pause(ctx, time.Second) {
+		if moves++; wait.For(ctx, time.Second) != nil {
 			return ctx.Err()
 		}
 	}

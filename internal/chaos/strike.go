@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // workerFaults are how workers are struck. A worker that is killed before it comes to its point, by whatever else is going on, is started again.
@@ -161,7 +162,7 @@ func zombie(ctx context.Context, c *Chaos, f *Fault) error {
 	if err := c.taken(ctx, f); err != nil {
 		return err
 	}
-	if !pause(ctx, time.Until(at.Add(f.For))) {
+	if wait.For(ctx, time.Until(at.Add(f.For))) != nil {
 		return ctx.Err()
 	}
 	before, err := c.captures(ctx, f)
@@ -248,7 +249,7 @@ func (c *Chaos) retry(ctx context.Context, ask func(context.Context) error) erro
 		once, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := ask(once)
 		cancel()
-		if err == nil || !pause(ctx, 100*time.Millisecond) {
+		if err == nil || wait.For(ctx, 100*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // lookEvery is how fine recovery times are.
@@ -51,7 +52,7 @@ func newWatch(c *Chaos) *watch {
 func (w *watch) run(ctx context.Context) {
 	for {
 		w.look(ctx)
-		if !pause(ctx, lookEvery) {
+		if wait.For(ctx, lookEvery) != nil {
 			return
 		}
 	}

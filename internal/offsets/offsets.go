@@ -19,6 +19,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -125,18 +126,6 @@ func whoami() string {
 	return name + "@" + host
 }
 
-// wait pauses between two looks at something; false once ctx is done.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 // stable reads the group offsets of the partitions once no open transaction is about to change them. A live worker's transaction ends
 // by itself, one of a worker that is gone is aborted by fencing (not in a dry run, which changes nothing).
 func (d *Desk) stable(ctx context.Context, rows []*row, fence bool) (map[int32]admin.GroupOffset, error) {
@@ -164,7 +153,7 @@ func (d *Desk) stable(ctx context.Context, rows []*row, fence bool) (map[int32]a
 			}
 			next = time.Now().Add(k.StableTimeout)
 		}
-		if !wait(ctx, 20*time.Millisecond) {
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return nil, errors.Join(errors.New("the group offset stays pending in an open transaction: is a worker frozen?"), ctx.Err())
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // Target names what to end: a transactional id; or, for a hanging one, a producer in a partition.
@@ -253,12 +254,8 @@ func (d *Desk) freed(ctx context.Context, partitions []Partition) ([]Partition, 
 		if len(held) == 0 {
 			return out, nil
 		}
-		t := time.NewTimer(20 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 20*time.Millisecond) != nil {
 			return nil, fmt.Errorf("%s stays held back: %w", strings.Join(held, ", "), ctx.Err())
-		case <-t.C:
 		}
 	}
 }

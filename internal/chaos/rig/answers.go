@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/internal/chaos"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // first arms the taps and waits for the first at which the moment comes; the others are disarmed.
@@ -52,7 +53,7 @@ func (r *Rig) lose(ctx context.Context, c *chaos.Chaos, f *chaos.Fault, ps []*pr
 		return err
 	}
 	c.Struck(f, time.Now(), "", "network of "+WorkerN)
-	err = wait(ctx, 300*time.Millisecond) // for the server to have done what it was asked to
+	err = wait.For(ctx, 300*time.Millisecond) // for the server to have done what it was asked to
 	closed := p.tap.closed.Load()
 	if err := errors.Join(err, p.cut()); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/chaos"
 	"github.com/exactly-pipeline/exactly/internal/stack/apache"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // clockFile says in a broker's folder by how many seconds its wall clock is off. The monotonic clock is left alone: that one does not jump.
@@ -81,7 +82,7 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 		return err
 	}
 	c.Struck(f, at, "", "a broker's clock")
-	if err := wait(ctx, f.Lasts()); err != nil {
+	if err := wait.For(ctx, f.Lasts()); err != nil {
 		return err
 	}
 	f.Confirmed = fmt.Sprintf("broker %d's clock was off by %v for %.1f s; a transaction began at %s by it", b.ID(), off, time.Since(at).Seconds(), began.UTC().Format(time.TimeOnly))

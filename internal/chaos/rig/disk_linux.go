@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/exactly-pipeline/exactly/internal/chaos"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // roomy is the size of a disk that is not full. Memory is taken only for what is on it.
@@ -120,7 +121,7 @@ func (r *Rig) pgDisk(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error 
 		}
 		f.Standstill = true
 		c.Struck(f, at, "", "Postgres' disk full")
-		return wait(ctx, f.Lasts())
+		return wait.For(ctx, f.Lasts())
 	}
 	err := full()
 	if err := errors.Join(err, d.empty()); err != nil {

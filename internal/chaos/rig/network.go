@@ -8,6 +8,8 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // network is one worker's way to the brokers and to Postgres: a proxy before each.
@@ -90,12 +92,7 @@ func (t trouble) strike(ctx context.Context, ps []*proxy, d time.Duration) (stri
 			}
 		}
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+	_ = wait.For(ctx, d) // cut short or not: what was done is undone
 	for _, p := range ps {
 		bytes += p.tap.up.Load() + p.tap.down.Load()
 		closed += p.tap.closed.Load()

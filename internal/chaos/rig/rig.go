@@ -25,6 +25,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/stack"
 	"github.com/exactly-pipeline/exactly/internal/stack/apache"
 	"github.com/exactly-pipeline/exactly/internal/stack/child"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // Session is the workers' session timeout.
@@ -145,7 +146,7 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 		if _, err = provision.Setup(ctx, &r.cfg, provision.Options{Log: zap.NewNop()}); err == nil {
 			break
 		}
-		if wait(ctx, time.Second) != nil {
+		if wait.For(ctx, time.Second) != nil {
 			return nil, err
 		}
 	}

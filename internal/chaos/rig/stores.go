@@ -14,6 +14,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/chaos"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/stack/apache"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // Inject is how each of the rig's faults strikes.
@@ -64,7 +65,7 @@ func (r *Rig) broker(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error 
 		return err == nil && now != b
 	})
 	if err == nil {
-		err = wait(ctx, f.Lasts())
+		err = wait.For(ctx, f.Lasts())
 	}
 	if err := errors.Join(err, b.Start(ctx)); err != nil {
 		return err
@@ -90,7 +91,7 @@ func (r *Rig) restart(ctx context.Context, c *chaos.Chaos, f *chaos.Fault, when 
 	f.Standstill = true
 	c.Struck(f, at, "", string(f.Kind))
 	if f.Kind == PGKill {
-		if err := wait(ctx, f.Lasts()); err != nil {
+		if err := wait.For(ctx, f.Lasts()); err != nil {
 			return err
 		}
 	}
@@ -154,7 +155,7 @@ func (r *Rig) registry(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) erro
 	_, stored, _ := sums(c.Last())
 	r.reg.Stop()
 	c.Struck(f, at, "", string(f.Kind))
-	err := wait(ctx, f.Lasts())
+	err := wait.For(ctx, f.Lasts())
 	refused := errors.New("it was not away")
 	if conn, derr := net.DialTimeout("tcp", r.reg.Listen, time.Second); derr != nil {
 		refused = nil
@@ -219,15 +220,4 @@ func (r *Rig) networked(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) err
 		}
 		return false
 	})
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

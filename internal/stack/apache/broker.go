@@ -18,6 +18,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/stack/child"
 	"github.com/exactly-pipeline/exactly/internal/stack/jvm"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 const (
@@ -174,12 +175,8 @@ func (b *Broker) Start(ctx context.Context) error {
 		if ended := b.Err(); ended != nil {
 			return fmt.Errorf("start kafka broker %d: %w", b.id, ended)
 		}
-		t := time.NewTimer(pollInterval)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, pollInterval) != nil {
 			return fmt.Errorf("start kafka broker %d: %w%s", b.id, errors.Join(ctx.Err(), err), child.Tail(b.log))
-		case <-t.C:
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/stack/child"
 	"github.com/exactly-pipeline/exactly/internal/stack/jvm"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 // pollInterval is how often what tells nobody is asked for.
@@ -142,12 +143,8 @@ func (c *Cluster) poll(ctx context.Context, ask func(context.Context) error) err
 				return ended
 			}
 		}
-		t := time.NewTimer(pollInterval)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, pollInterval) != nil {
 			return errors.Join(ctx.Err(), err)
-		case <-t.C:
 		}
 	}
 }

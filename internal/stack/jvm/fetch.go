@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 //go:embed pom.xml
@@ -84,12 +86,8 @@ func lockFile(ctx context.Context, path string) (*os.File, error) {
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
-		t := time.NewTimer(200 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		if wait.For(ctx, 200*time.Millisecond) != nil {
 			return nil, errors.Join(fmt.Errorf("wait for %s, in which another process fetches Apache Kafka: %w", path, ctx.Err()), f.Close())
-		case <-t.C:
 		}
 	}
 }
