@@ -246,7 +246,7 @@ func (p *Partition) claim() []Action {
 // drain publishes from the group offset to the stored one; where there is nothing owed, the partition goes to work at once.
 func (p *Partition) drain(groupOffset int64) []Action {
 	if groupOffset > p.Next {
-		return p.stop(brokenAhead(groupOffset, p.Next))
+		return p.ahead(brokenAhead(groupOffset, p.Next))
 	}
 	p.Published = groupOffset
 	if p.Published == p.Next {
@@ -258,9 +258,6 @@ func (p *Partition) drain(groupOffset int64) []Action {
 
 // restore drains from where the scan ended. Even where nothing is owed it commits the group offset that was gone.
 func (p *Partition) restore(scanned int64) []Action {
-	if scanned > p.Next {
-		return p.ahead(brokenAhead(scanned, p.Next))
-	}
 	if scanned != p.Next {
 		return p.drain(scanned)
 	}
