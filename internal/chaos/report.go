@@ -255,7 +255,7 @@ func (w *watch) samples(begun time.Time) []Sample {
 	out := []Sample{}
 	for _, s := range w.states {
 		at := int(s.At.Sub(begun) / time.Second)
-		sent, stored, published := s.sums()
+		sent, stored, published := s.Sums()
 		sample := Sample{at, sent, stored, published}
 		if n := len(out); n > 0 && out[n-1].S == at {
 			out[n-1] = sample

@@ -48,7 +48,7 @@ func (c *Chaos) drain(ctx context.Context, r *Report) {
 		if s, ok = c.watch.next(ctx, s.At); !ok {
 			return
 		}
-		sent, stored, published := s.sums()
+		sent, stored, published := s.Sums()
 		if now := strings.Join([]string{itoa64(sent), itoa64(stored), itoa64(published)}, " "); now != at {
 			at, since = now, time.Now()
 		}

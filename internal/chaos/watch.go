@@ -26,7 +26,8 @@ type State struct {
 	Positions map[int32]Position
 }
 
-func (s State) sums() (sent, stored, published int64) {
+// Sums are the offsets of all partitions, added up: of the inputs' ends, stored, published.
+func (s State) Sums() (sent, stored, published int64) {
 	for _, p := range s.Positions {
 		sent, stored, published = sent+p.End, stored+p.Stored, published+p.Published
 	}
@@ -122,8 +123,8 @@ func (w *watch) add(s State) {
 	if n := len(w.states); n > 0 {
 		was = w.states[n-1]
 	}
-	sent, stored, published := s.sums()
-	_, storedWas, publishedWas := was.sums()
+	sent, stored, published := s.Sums()
+	_, storedWas, publishedWas := was.Sums()
 	if stored > storedWas || published > publishedWas || published == sent {
 		w.moved = s.At
 	}
@@ -222,15 +223,15 @@ func (c *Chaos) awaitRecovery(ctx context.Context, f *Fault) {
 		}
 	}
 	f.TookMs, f.Recovered, f.Partitions = s.At.Sub(f.at).Milliseconds(), true, len(f.had)
-	_, stored, published := s.sums()
-	_, storedWas, publishedWas := f.before.sums()
+	_, stored, published := s.Sums()
+	_, storedWas, publishedWas := f.before.Sums()
 	f.Captured, f.Published = stored-storedWas, published-publishedWas
 }
 
 // moved says whether anything was captured and published since, or nothing is left to be.
 func moved(before, now State) bool {
-	sent, stored, published := now.sums()
-	_, storedWas, publishedWas := before.sums()
+	sent, stored, published := now.Sums()
+	_, storedWas, publishedWas := before.Sums()
 	return stored > storedWas && published > publishedWas || published == sent
 }
 

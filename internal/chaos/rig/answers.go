@@ -90,8 +90,8 @@ func (r *Rig) endTxnLate(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) er
 	if err := r.networked(ctx, c, f); err != nil {
 		return err
 	}
-	_, _, published := sums(c.Last())
-	if err := c.Until(ctx, "clicks are published again", func() bool { _, _, now := sums(c.Last()); return now > published }); err != nil {
+	_, _, published := c.Last().Sums()
+	if err := c.Until(ctx, "clicks are published again", func() bool { _, _, now := c.Last().Sums(); return now > published }); err != nil {
 		return err
 	}
 	p.tap.letGo()

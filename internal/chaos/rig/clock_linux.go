@@ -17,13 +17,13 @@ import (
 const clockFile = "clock"
 
 // clocks gives every broker a wall clock of its own, by libfaketime, which reads the file anew every second.
-func clocks(stack string, o *apache.Options) error {
+func (r *Rig) clocks(o *apache.Options) error {
 	found, err := filepath.Glob("/usr/lib*/*/faketime/libfaketimeMT.so.1")
 	if err != nil || len(found) == 0 {
 		return errors.Join(err, errors.New("libfaketime is missing, by which a broker's clock jumps: apt-get install libfaketime"))
 	}
 	for i := range o.Brokers {
-		dir := filepath.Join(stack, fmt.Sprintf("broker-%d", i))
+		dir := r.brokerDir(i)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 	if f.Detail == back {
 		off = -off
 	}
-	dir := filepath.Join(r.opt.Dir, "stack", fmt.Sprintf("broker-%d", b.ID()))
+	dir := r.brokerDir(b.ID())
 	defer func() { err = errors.Join(err, setClock(dir, 0)) }()
 	at := time.Now()
 	if err := setClock(dir, off); err != nil {

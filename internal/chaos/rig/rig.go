@@ -110,12 +110,12 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 			JVM:        []string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"},
 		}
 		if o.Clocks {
-			if err := clocks(so.Dir, &so.Apache); err != nil {
+			if err := r.clocks(&so.Apache); err != nil {
 				return nil, err
 			}
 		}
 		if o.Disks && o.Brokers > 1 {
-			d, err := mountDisk(filepath.Join(o.Dir, "stack", fmt.Sprintf("broker-%d", o.Brokers-1)), -1)
+			d, err := mountDisk(r.brokerDir(o.Brokers-1), -1)
 			if err != nil {
 				return nil, err
 			}
@@ -158,6 +158,18 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 	return r, r.wire(ports)
 }
 
+// brokerDir is where a broker keeps everything.
+func (r *Rig) brokerDir(id int) string {
+	return filepath.Join(r.opt.Dir, "stack", fmt.Sprintf("broker-%d", id))
+}
+
+// postgresAt is host:port.
+func (r *Rig) postgresAt() string {
+	_, rest, _ := strings.Cut(r.stack.DSN(), "@")
+	at, _, _ := strings.Cut(rest, "/")
+	return at
+}
+
 // wire puts proxies before what WorkerN talks to.
 func (r *Rig) wire(ports []int) error {
 	server := newServer()
@@ -172,8 +184,7 @@ func (r *Rig) wire(ports []int) error {
 			r.net.kafka = append(r.net.kafka, p)
 		}
 	}
-	at := strings.SplitN(strings.SplitN(r.stack.DSN(), "@", 2)[1], "/", 2)[0]
-	if r.net.postgres, err = newProxy(server, fmt.Sprintf("%p-postgres", r), "127.0.0.1:0", at); err != nil {
+	if r.net.postgres, err = newProxy(server, fmt.Sprintf("%p-postgres", r), "127.0.0.1:0", r.postgresAt()); err != nil {
 		return err
 	}
 	// Everybody's way to the registry: to kill it would keep it away for as long as it takes to start, which is the machine's business.
@@ -194,7 +205,7 @@ func (r *Rig) Env() map[string]string { return r.env }
 
 // WorkerEnv is what single workers have beside that, a NAME=VALUE a line.
 func (r *Rig) WorkerEnv() map[string]string {
-	own := []string{"EXACTLY_POSTGRES_DSN=" + strings.Replace(r.stack.DSN(), strings.SplitN(strings.SplitN(r.stack.DSN(), "@", 2)[1], "/", 2)[0], r.net.postgres.Listen, 1)}
+	own := []string{"EXACTLY_POSTGRES_DSN=" + strings.Replace(r.stack.DSN(), r.postgresAt(), r.net.postgres.Listen, 1)}
 	var brokers []string
 	for _, p := range r.net.kafka {
 		brokers = append(brokers, p.Listen)

@@ -152,7 +152,7 @@ func (r *Rig) sessions(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) erro
 // registry is away for a while: the schemas are known, so that nothing stands still, and who starts meanwhile waits for it.
 func (r *Rig) registry(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error {
 	at := time.Now()
-	_, stored, _ := sums(c.Last())
+	_, stored, _ := c.Last().Sums()
 	r.reg.Stop()
 	c.Struck(f, at, "", string(f.Kind))
 	err := wait.For(ctx, f.Lasts())
@@ -163,21 +163,14 @@ func (r *Rig) registry(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) erro
 		_ = conn.Close() // it is there
 	}
 	if err == nil {
-		err = c.Until(ctx, "clicks are captured without the registry", func() bool { _, now, _ := sums(c.Last()); return now > stored })
+		err = c.Until(ctx, "clicks are captured without the registry", func() bool { _, now, _ := c.Last().Sums(); return now > stored })
 	}
-	_, now, _ := sums(c.Last())
+	_, now, _ := c.Last().Sums()
 	if err := errors.Join(err, refused, r.reg.Start()); err != nil {
 		return err
 	}
 	f.Confirmed = fmt.Sprintf("connections refused for %.1f s; %d clicks captured meanwhile", time.Since(at).Seconds(), now-stored)
 	return nil
-}
-
-func sums(s chaos.State) (end, stored, published int64) {
-	for _, p := range s.Positions {
-		end, stored, published = end+p.End, stored+p.Stored, published+p.Published
-	}
-	return end, stored, published
 }
 
 // network strikes the way between WorkerN and one of the stores.
