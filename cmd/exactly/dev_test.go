@@ -14,14 +14,15 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // buildExactly builds the program once a test; the tests below drive it as people do.
 func buildExactly(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "exactly")
-	out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	bin, err := teststack.Build(t.TempDir())
+	require.NoError(t, err)
 	return bin
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/demo"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // few clicks: most of the time then goes into starting and into the dead worker's session timeout.
@@ -35,10 +36,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
-	bin = filepath.Join(dir, "exactly")
-	build := exec.Command("go", "build", "-tags", "failpoints", "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+	if bin, err = teststack.Build(dir, "failpoints"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

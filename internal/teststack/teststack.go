@@ -1,5 +1,5 @@
 // Package teststack owns which stack a package's tests run on: the environment variable TEST_STACK says it, and whoever starts a stack for
-// tests starts it here.
+// tests starts it here; and the program that tests run on it, built as they want it.
 //
 // It promises that the same tests run on any of them, and says on standard output which one it was: internal/testcount reads that. It never
 // falls back to another stack than the one asked for.
@@ -9,6 +9,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
 )
@@ -44,4 +47,14 @@ func Start(ctx context.Context, o stack.Options) (*stack.Stack, error) {
 		return stack.Start(ctx, o)
 	}
 	return nil, fmt.Errorf("%s=%s: it must be embedded, kafka (one broker) or kafka3 (three)", Variable, asked)
+}
+
+// Build builds the program into dir, with build tags (failpoints), and returns where it is. The error has what the compiler said.
+func Build(dir string, tags ...string) (string, error) {
+	bin := filepath.Join(dir, "exactly")
+	out, err := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return bin, nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -30,10 +29,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
-	shared.bin = filepath.Join(dir, "exactly")
-	build := exec.Command("go", "build", "-tags", "failpoints", "-o", shared.bin, "github.com/exactly-pipeline/exactly/cmd/exactly")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+	if shared.bin, err = teststack.Build(dir, "failpoints"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)

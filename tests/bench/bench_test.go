@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 var clicks = flag.Int("clicks", 1_000_000, "clicks already in the topic when the worker starts")
@@ -27,10 +29,8 @@ func BenchmarkWorker(b *testing.B) {
 	if testing.Short() {
 		*clicks = 100_000
 	}
-	dir := b.TempDir()
-	bin := filepath.Join(dir, "exactly")
-	out, err := exec.Command("go", "build", "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly").CombinedOutput()
-	require.NoError(b, err, string(out))
+	bin, err := teststack.Build(b.TempDir())
+	require.NoError(b, err)
 	for _, client := range []string{"confluent", "franz"} {
 		b.Run("client="+client, func(b *testing.B) {
 			for b.Loop() {

@@ -6,9 +6,9 @@ package chaos
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // bin is the program, built with failpoints.
@@ -23,10 +23,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
-	bin = filepath.Join(dir, "exactly")
-	build := exec.Command("go", "build", "-tags", "failpoints", "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+	if bin, err = teststack.Build(dir, "failpoints"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

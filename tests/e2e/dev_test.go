@@ -43,9 +43,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
-	bin = filepath.Join(dir, "exactly")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+	if bin, err = teststack.Build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

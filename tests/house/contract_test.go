@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 // What the outside relies on: scripts name commands, dashboards query tables, checks read topics. Add freely; change one only with a
@@ -44,11 +45,8 @@ var settings = []string{
 }
 
 func TestCommands(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "exactly")
-	build := exec.Command("go", "build", "-o", bin, "./cmd/exactly")
-	build.Dir = root
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	bin, err := teststack.Build(t.TempDir())
+	require.NoError(t, err)
 	help := func(command ...string) string {
 		cmd := exec.Command(bin, append(command, "--help")...)
 		cmd.Env = append(os.Environ(), "EXACTLY_KAFKA_BROKERS=wrong") // help needs no settings

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -70,10 +69,8 @@ func start() error {
 		return err
 	}
 	shared.dir = dir
-	shared.bin = filepath.Join(dir, "exactly")
-	build := exec.Command("go", "build", "-o", shared.bin, "github.com/exactly-pipeline/exactly/cmd/exactly")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the program: %w\n%s", err, out)
+	if shared.bin, err = teststack.Build(dir); err != nil {
+		return err
 	}
 	if shared.ca, err = testca.In(filepath.Join(dir, "ca")); err != nil {
 		return err
