@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/audit"
-	"github.com/exactly-pipeline/exactly/internal/security"
+	"github.com/exactly-pipeline/exactly/internal/connect"
 )
 
 func newAudit(g *globals) *cobra.Command {
@@ -29,15 +29,11 @@ Exit codes: 0 nothing found, 3 something found, 1 it could not be done.`,
 			if err != nil {
 				return err
 			}
-			transport, err := security.Registry(&c.Registry)
+			o, err := connect.Audit(&c)
 			if err != nil {
 				return err
 			}
-			o := audit.Options{
-				KafkaOpts: security.KafkaOptions(&c.Kafka), RegistryTransport: transport,
-				Brokers: strings.Split(strings.ReplaceAll(c.Kafka.Brokers, " ", ""), ","), DSN: c.Postgres.DSN, RegistryURL: c.Registry.URL, Group: c.Group,
-				Input: c.Topics.Input, Output: c.Topics.Output, DLQ: c.Topics.DLQ, Settled: settled,
-			}
+			o.Settled = settled
 			if cmd.Flags().Changed("partition") {
 				if partition < 0 {
 					return usageError(fmt.Errorf("--partition %d: must be 0 or more", partition))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/clicks"
-	"github.com/exactly-pipeline/exactly/internal/provision"
-	"github.com/exactly-pipeline/exactly/internal/security"
-	"github.com/exactly-pipeline/exactly/schema"
+	"github.com/exactly-pipeline/exactly/internal/connect"
 )
 
 // generateFlags are the flags of generate.
@@ -104,24 +101,17 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	}
 	defer closeSource()
 	ctx := cmd.Context()
-	registry, err := provision.Registry(&c)
-	if err != nil {
-		return err
-	}
-	id, err := clicks.RegisterClick(ctx, registry, c.Topics.Input, schema.ClickAvsc, say)
+	generate, err := connect.Generator(ctx, &c, say)
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	var done clicks.Generated
 	if ctx.Err() == nil {
-		done, err = clicks.Generate(ctx, clicks.GenerateConfig{
-			Brokers: c.Kafka.Brokers, Topic: c.Topics.Input, SchemaID: id, Source: source, Rate: f.rate, Count: f.count,
-			StopTimeout: c.StopTimeout, Debug: c.Kafka.Debug, Security: &c.Kafka, Say: say,
-			Probe: func(ctx context.Context) error { return security.Probe(ctx, &c.Kafka) },
-			Progress: func(p clicks.Generated) {
-				say(fmt.Sprintf("%.0f clicks/s, %d acknowledged, %d waiting", p.PerSecond, p.Acknowledged, p.Clicks-p.Acknowledged-p.Failed))
-			},
-		})
+		generate.Source, generate.Rate, generate.Count = source, f.rate, f.count
+		generate.Progress = func(p clicks.Generated) {
+			say(fmt.Sprintf("%.0f clicks/s, %d acknowledged, %d waiting", p.PerSecond, p.Acknowledged, p.Clicks-p.Acknowledged-p.Failed))
+		}
+		done, err = clicks.Generate(ctx, generate)
 	} else { // ended before anything was sent
 		done.Stopped, err = true, nil
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/clicks"
-	"github.com/exactly-pipeline/exactly/schema"
+	"github.com/exactly-pipeline/exactly/internal/connect"
 )
 
 // badShare of the clicks are broken on purpose, so that there are dead letters.
@@ -26,24 +26,16 @@ func (c *Chaos) generate(ctx context.Context) error {
 	if c.opt.Clicks == 0 {
 		return nil
 	}
-	registry, err := schema.NewRegistry(c.cfg.Registry.URL)
-	if err != nil {
-		return err
-	}
-	id, err := clicks.RegisterClick(ctx, registry, c.cfg.Topics.Input, schema.ClickAvsc, func(string) {})
-	registry.Close()
+	how, err := c.generator(ctx, c.opt.Seed, func(s string) { c.say("generator: %s", s) })
 	if err != nil {
 		return err
 	}
 	paced, hurry := context.WithCancel(ctx)
 	l := &load{hurry: hurry, ended: make(chan struct{})}
 	c.load = l
-	source := clicks.Made{Generator: clicks.NewGenerator(clicks.GeneratorConfig{Seed: c.opt.Seed, BadShare: badShare, Live: true})}
 	one := func(ctx context.Context, rate float64, count int64) error {
-		got, err := clicks.Generate(ctx, clicks.GenerateConfig{
-			Brokers: c.cfg.Kafka.Brokers, Topic: c.cfg.Topics.Input, SchemaID: id, Source: source, Rate: rate, Count: count, StopTimeout: c.opt.Limit,
-			Say: func(s string) { c.say("generator: %s", s) },
-		})
+		how.Rate, how.Count = rate, count
+		got, err := clicks.Generate(ctx, how)
 		l.sent += got.Acknowledged
 		l.invalid += got.Invalid
 		return err
@@ -62,20 +54,21 @@ func (c *Chaos) generate(ctx context.Context) error {
 
 // some sends a few clicks at once, beside the others.
 func (c *Chaos) some(ctx context.Context, n int64) error {
-	registry, err := schema.NewRegistry(c.cfg.Registry.URL)
+	how, err := c.generator(ctx, c.opt.Seed+1, func(string) {})
 	if err != nil {
 		return err
 	}
-	defer registry.Close()
-	id, err := clicks.RegisterClick(ctx, registry, c.cfg.Topics.Input, schema.ClickAvsc, func(string) {})
-	if err != nil {
-		return err
-	}
-	_, err = clicks.Generate(ctx, clicks.GenerateConfig{
-		Brokers: c.cfg.Kafka.Brokers, Topic: c.cfg.Topics.Input, SchemaID: id, Count: n, StopTimeout: c.opt.Limit,
-		Source: clicks.Made{Generator: clicks.NewGenerator(clicks.GeneratorConfig{Seed: c.opt.Seed + 1, BadShare: badShare, Live: true})},
-	})
+	how.Count = n
+	_, err = clicks.Generate(ctx, how)
 	return err
+}
+
+// generator makes clicks from a seed, with the run's patience.
+func (c *Chaos) generator(ctx context.Context, seed uint64, say func(string)) (clicks.GenerateConfig, error) {
+	how, err := connect.Generator(ctx, &c.cfg, say)
+	how.Source = clicks.Made{Generator: clicks.NewGenerator(clicks.GeneratorConfig{Seed: seed, BadShare: badShare, Live: true})}
+	how.StopTimeout = c.opt.Limit
+	return how, err
 }
 
 // generated waits for the last click.

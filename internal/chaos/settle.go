@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/audit"
+	"github.com/exactly-pipeline/exactly/internal/connect"
 )
 
 // settle drains: until both stores are at the stable end of the log and nothing has moved for a quiet period, or until nothing moves any
@@ -25,16 +26,22 @@ func (c *Chaos) settle(ctx context.Context) *Report {
 		return r.finish(c)
 	}
 	c.say("auditing")
-	rep, err := audit.Run(ctx, audit.Options{
-		Brokers: strings.Split(strings.ReplaceAll(c.cfg.Kafka.Brokers, " ", ""), ","), DSN: c.cfg.Postgres.DSN, RegistryURL: c.cfg.Registry.URL, Group: c.cfg.Group,
-		Input: c.cfg.Topics.Input, Output: c.cfg.Topics.Output, DLQ: c.cfg.Topics.DLQ, Settled: true,
-	})
+	rep, err := c.audit(ctx)
 	if err != nil {
 		r.undecided("the audit could not be done: %v", err)
 		return r.finish(c)
 	}
 	r.Audit = rep
 	return r.finish(c)
+}
+
+func (c *Chaos) audit(ctx context.Context) (*audit.Report, error) {
+	o, err := connect.Audit(&c.cfg)
+	if err != nil {
+		return nil, err
+	}
+	o.Settled = true
+	return audit.Run(ctx, o)
 }
 
 func (c *Chaos) drain(ctx context.Context, r *Report) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/exactly-pipeline/exactly/audit"
+	"github.com/exactly-pipeline/exactly/internal/connect"
 )
 
 // siteURL stands before the paths of the access log.
@@ -42,12 +43,13 @@ func (d *demo) audit(ctx context.Context) error {
 		d.screen.tell("Asked to, this demo has just deleted a row behind the pipeline's back: %s.", d.damaged)
 	}
 	d.screen.progress("reading everything again and holding it against each other")
-	t := d.cfg.Topics
 	begun := time.Now()
-	r, err := audit.Run(ctx, audit.Options{
-		Brokers: strings.Split(d.cfg.Kafka.Brokers, ","), DSN: d.cfg.Postgres.DSN, RegistryURL: d.cfg.Registry.URL, Group: d.cfg.Group,
-		Input: t.Input, Output: t.Output, DLQ: t.DLQ, Settled: true,
-	})
+	o, err := connect.Audit(&d.cfg)
+	if err != nil {
+		return err
+	}
+	o.Settled = true
+	r, err := audit.Run(ctx, o)
 	if err != nil {
 		return err
 	}

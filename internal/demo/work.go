@@ -10,9 +10,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/clicks"
+	"github.com/exactly-pipeline/exactly/internal/connect"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/provision"
-	"github.com/exactly-pipeline/exactly/schema"
 )
 
 const (
@@ -72,23 +72,18 @@ type phase struct {
 
 // generate is what `exactly generate` does, beside what follows.
 func (d *demo) generate(ctx context.Context, source clicks.Source, phases ...phase) error {
-	registry, err := schema.NewRegistry(d.cfg.Registry.URL)
+	how, err := connect.Generator(ctx, &d.cfg, func(string) {})
 	if err != nil {
 		return err
 	}
-	defer registry.Close()
-	id, err := clicks.RegisterClick(ctx, registry, d.cfg.Topics.Input, schema.ClickAvsc, func(string) {})
-	if err != nil {
-		return err
-	}
+	how.Source, how.StopTimeout = source, time.Second
 	g := &generation{ended: make(chan struct{})}
 	d.source = g
 	go func() {
 		defer close(g.ended)
 		for _, p := range phases {
-			got, err := clicks.Generate(ctx, clicks.GenerateConfig{
-				Brokers: d.cfg.Kafka.Brokers, Topic: d.cfg.Topics.Input, SchemaID: id, Source: source, Rate: p.rate, Count: p.count, StopTimeout: time.Second,
-			})
+			how.Rate, how.Count = p.rate, p.count
+			got, err := clicks.Generate(ctx, how)
 			g.sent += got.Acknowledged
 			g.invalid += got.Invalid
 			if g.err = err; err != nil || got.Stopped {
