@@ -18,10 +18,11 @@ import (
 )
 
 // kafka is the broker. kfake keeps topics, records, group offsets and producer ids on disk by itself; what it does not do,
-// making a crash safe for transactions, is in decision.go and recovery.go.
+// making a crash safe for transactions, is in decision.go and recovery.go; joining.go keeps members that wait in a rebalance.
 type kafka struct {
 	cluster   *kfake.Cluster
 	decisions *decisions
+	joining   *joining
 	log       *kafkaLog
 	clean     string // the file that says the last stop was a clean one
 }
@@ -63,7 +64,12 @@ func startKafka(o Options, st *state) (_ *kafka, err error) {
 	if k.cluster, err = kfake.NewCluster(opts...); err != nil {
 		return nil, errors.Join(err, k.decisions.close())
 	}
+	if k.joining, err = newJoining(k.cluster.ListenAddrs(), o.GroupMinSession); err != nil {
+		k.cluster.Close()
+		return nil, errors.Join(err, k.decisions.close())
+	}
 	k.decisions.watch(k.cluster)
+	k.joining.watch(k.cluster)
 	return k, nil
 }
 
@@ -74,6 +80,7 @@ func (k *kafka) stop() error {
 	if err := ping(k.cluster.ListenAddrs()); err != nil {
 		k.log.log.Warn("no answer before closing", zap.Error(err))
 	}
+	k.joining.close()
 	k.cluster.Close()
 	if err := k.decisions.close(); err != nil {
 		return err

@@ -298,6 +298,10 @@ func (b *bundle) audit(settled bool) *audit.Report {
 // end stops what is left, and shows the logs of a failed test.
 func (b *bundle) end() {
 	failed := b.t.Failed()
+	if failed {
+		b.group()
+		b.logs()
+	}
 	for _, w := range b.workers {
 		w.signal(syscall.SIGCONT)
 		if failed { // a Go program says what it was doing
@@ -309,15 +313,13 @@ func (b *bundle) end() {
 		}
 		w.kill()
 	}
-	if !failed {
+	dir := os.Getenv("TEST_LOGS")
+	if !failed || dir == "" {
 		return
 	}
-	b.logs()
-	if dir := os.Getenv("TEST_LOGS"); dir != "" {
-		for i, w := range b.workers {
-			name := fmt.Sprintf("%s-%d-%s.log", b.cfg.Group, i, w.id)
-			require.NoError(b.t, os.WriteFile(filepath.Join(dir, name), w.log.bytes(), 0o600))
-		}
+	for i, w := range b.workers {
+		name := fmt.Sprintf("%s-%d-%s.log", b.cfg.Group, i, w.id)
+		require.NoError(b.t, os.WriteFile(filepath.Join(dir, name), w.log.bytes(), 0o600))
 	}
 }
 

@@ -56,3 +56,20 @@ func (b *bundle) forensics() string {
 	}
 	return s.String()
 }
+
+// group tells who is in the consumer group, and who has which partitions.
+func (b *bundle) group() {
+	ctx, cancel := context.WithTimeout(b.ctx, 5*time.Second)
+	defer cancel()
+	gs, err := b.adm.Kadm().DescribeGroups(ctx, b.cfg.Group)
+	if err != nil {
+		b.t.Logf("the group can't be told: %v", err)
+	}
+	for _, g := range gs {
+		b.t.Logf("group %s: %s %v", g.Group, g.State, g.Err)
+		for _, m := range g.Members {
+			a, _ := m.Assigned.AsConsumer()
+			b.t.Logf("  member %s (%s): %+v", *m.InstanceID, m.MemberID, a)
+		}
+	}
+}
