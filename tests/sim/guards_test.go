@@ -25,7 +25,7 @@ type mutant struct {
 	guards []guard.Guard // in engine or txn
 	cheat  cheats        // or in the models
 	breaks []string      // what may break
-	stays  string        // why it stays although nothing does: others cover for it
+	stays  string        // why it stays although that is seldom, or never, seen: others cover for it
 }
 
 func mutants() []mutant {
@@ -44,7 +44,7 @@ func mutants() []mutant {
 	both("1 next_offset compared, and 9 memory dropped", []guard.Guard{guard.NextOffset, guard.DropMemory}, cheats{}, "rows")
 	in(guard.Epoch, "old epoch")
 	covered("2 metadata from inside the callback", nil, cheats{freshMetadata: true},
-		"librdkafka does not join again before the callback has returned, and guard 3 empties the queue in it: a client's order, not a promise")
+		"seldom seen: librdkafka does not join again before the callback has returned, and guard 3 empties the queue in it: a client's order, not a promise")
 	model("2 metadata from inside the callback, of an eager client", cheats{freshMetadata: true, eager: true}, "twice", "group offset back")
 	model("2 metadata at all", cheats{noGeneration: true}, "twice", "group offset back")
 	in(guard.StampedAnew, "stuck")
@@ -75,7 +75,7 @@ func mutants() []mutant {
 	in(guard.SameStore, "old epoch")
 	in(guard.ClaimedAgain, "stuck")
 	covered(string(guard.Lives), []guard.Guard{guard.Lives}, cheats{},
-		"what comes back meets another state or another epoch; the one order in which it does not, a look from before a claim, takes the searches of tests/model")
+		"seldom seen: most times what comes back meets another state or another epoch; tests/model finds it by searching all")
 	in(guard.Doubt, "false alarm")
 	in(guard.Unowned, "stuck", "stuck after a repair")
 	in(guard.FencedByWhom, "turns")
