@@ -37,7 +37,7 @@ func TestSeeds(t *testing.T) {
 
 // search plays n seeds on all processors and returns those that broke something; if first is set, only the first of them, and not those after it.
 func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]result {
-	var next, steps atomic.Uint64
+	var next, steps, holes atomic.Uint64
 	var mu sync.Mutex
 	broken := map[uint64]result{}
 	end := from + uint64(n) // guarded by mu
@@ -56,6 +56,9 @@ func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]r
 					}
 					r := play(t, seed, c, false)
 					steps.Add(uint64(r.steps))
+					if r.hole {
+						holes.Add(1)
+					}
 					if r.failure == nil {
 						continue
 					}
@@ -71,6 +74,6 @@ func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]r
 		}
 	})
 	played := min(next.Load(), end) - from
-	t.Logf("seeds %d to %d, %d steps each, %d broke something", from, from+played-1, steps.Load()/max(played, 1), len(broken))
+	t.Logf("seeds %d to %d, %d steps each, %d ended in a known hole, %d broke something", from, from+played-1, steps.Load()/max(played, 1), holes.Load(), len(broken))
 	return broken
 }

@@ -67,6 +67,7 @@ type result struct {
 	steps   int
 	took    time.Duration // simulated
 	trace   string
+	hole    bool // it ended in a known one
 }
 
 // play runs one seed. verbose keeps a trace.
@@ -75,7 +76,10 @@ func play(t *testing.T, seed uint64, c cheats, verbose bool) (r result) {
 		s := newSim(seed, c, verbose)
 		s.live()
 		s.bury()
-		r = result{s.trace.hash(), s.failure, s.steps, s.now, s.trace.String()}
+		r = result{hash: s.trace.hash(), failure: s.failure, steps: s.steps, took: s.now, trace: s.trace.String()}
+		if r.failure != nil && r.failure.kind == knownHole {
+			r.failure, r.hole = nil, true
+		}
 	})
 	return r
 }
