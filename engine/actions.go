@@ -43,7 +43,7 @@ func (w *Worker) do(s *slot, a Action) {
 			return Event{}, nil
 		})
 	case DoConsume:
-		s.sought, s.buf, s.bytes, s.next, s.failing = 0, nil, 0, a.From, nil
+		s.sought, s.fresh, s.buf, s.bytes, s.next, s.failing = 0, true, nil, 0, a.From, nil
 		w.poll.command(command{partition: id, seek: true, offset: a.From, life: a.Life})
 		w.log.Info("consuming", zap.Int32("partition", id), zap.Int64("offset", a.From), zap.Int64("epoch", s.m.Epoch))
 	case DoPublish:

@@ -14,6 +14,7 @@ type fakeRow struct {
 	next, epoch, seq, floor int64
 	captured                bool
 	held                    string
+	leader                  int32 // of the record before next
 	outbox                  []outbox.Message
 	records                 []int64 // source offsets captured, as the handler counted them
 	dead                    int64
@@ -34,7 +35,7 @@ func (s fakeStore) Claim(_ context.Context, p int32) (Claim, error) {
 	}
 	r.epoch++
 	s.w.say("claim %d", p)
-	c := Claim{Epoch: r.epoch, Next: r.next, LedgerSeq: r.seq, Floor: r.floor, Captured: r.captured, LeaderEpoch: -1}
+	c := Claim{Epoch: r.epoch, Next: r.next, LedgerSeq: r.seq, Floor: r.floor, Captured: r.captured, LeaderEpoch: r.leader}
 	if s.w.claimHook != nil {
 		s.w.claimHook(p)
 	}

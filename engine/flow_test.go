@@ -61,6 +61,25 @@ func TestFailedLifeIsReadAgain(t *testing.T) {
 	})
 }
 
+// The first record since the claim is of another leader than the one captured before it: the log may have been truncated since the look, and have
+// grown again. It is looked at once more before anything of that leader's is captured, and not again for that one.
+func TestNewLeader(t *testing.T) {
+	w := newWorld(1, 100)
+	for i := range w.logs[0] {
+		w.logs[0][i].LeaderEpoch = 7
+	}
+	run(t, w, func(b *bundle) {
+		b.captureHook = func(context.Context, []*Batch) (error, bool) {
+			b.lock(func() { require.Equal(b.t, 2, b.looks) })
+			return nil, true
+		}
+	}, func(b *bundle) {
+		b.assign("g1", 0)
+		b.settled()
+		require.Equal(b.t, 1, b.logs.FilterMessageSnippet("new leader").Len())
+	})
+}
+
 // An error that does not say which partition it concerns: all that are read are claimed and looked at again, and the one it was stops.
 func TestSomePartitionOutOfRange(t *testing.T) {
 	run(t, newWorld(3, 10), nil, func(b *bundle) {

@@ -38,6 +38,10 @@ func (w *Worker) accept(c chunk) {
 		if n := len(s.buf); (n > 0 && r.Offset <= s.buf[n-1].Offset) || (n == 0 && r.Offset < s.next) {
 			continue
 		}
+		if s.fresh && w.newLeader(s, r.LeaderEpoch) {
+			continue
+		}
+		s.fresh = false
 		if s.buf == nil {
 			s.buf = getRecords()
 		}
@@ -46,6 +50,21 @@ func (w *Worker) accept(c chunk) {
 		w.buffered += r.size()
 	}
 	putRecords(c.records)
+}
+
+// newLeader: the first record since the claim is of a later leader than the one before it, which is captured. That is most times no more than
+// it says. But if the log was truncated after the look (an unclean election), and has grown past our position since, no offset shows it, and
+// what took the place of captured records would never be read. So the partition is claimed and looked at once more before anything
+// of that leader's is captured: where the epoch before it ended is final by now (KIP-320).
+func (w *Worker) newLeader(s *slot, epoch int32) bool {
+	before := s.m.LeaderEpoch
+	if before < 0 || epoch <= max(before, s.leader) || guard.Off(guard.NewLeader) {
+		return false
+	}
+	s.leader = epoch
+	w.log.Info("the input has a new leader since the last capture: looking again", zap.Int32("partition", s.m.ID), zap.Int32("leader_epoch", epoch))
+	w.step(s.m.ID, Event{Kind: EvFailed, Life: s.m.Life})
+	return true
 }
 
 // pump starts each stage that is idle and has work: batches grow while the stages behind are busy and go at once when they are idle.

@@ -87,6 +87,8 @@ type Worker struct {
 type slot struct {
 	m        *Partition
 	sought   uint64 // the life under which the consumer was set to the right offset; records are taken only under it
+	fresh    bool   // no record was taken since the seek
+	leader   int32  // the newest leader epoch that was read, and looked at since; see newLeader
 	buf      []Record
 	bytes    int
 	next     int64  // from here on the next capture begins; records before it are with prepare or behind

@@ -21,6 +21,7 @@ const (
 	DropMemory     Guard = "9 an unknown capture drops what is in memory"
 	Expired        Guard = "10 stored offset below the log's start"
 	Truncated      Guard = "10 log truncated below the stored offset"
+	NewLeader      Guard = "10 a new leader's first record leads to another look"
 	Ahead          Guard = "10 group offset above the stored offset"
 	NotOurs        Guard = "10 group offset without our metadata"
 	Floor          Guard = "10 group offset below published_at_least"

@@ -18,19 +18,8 @@ var disasters = []fault{
 			s.say(nil, "disaster: expired", int64(p), l.start)
 		}
 	}},
-	{name: "truncated", strike: func(s *sim) {
-		p := int32(s.rng.IntN(s.p.partitions))
-		l := s.k.in[p]
-		if n := len(l.records); n > 0 {
-			l.truncate(max(l.start, l.records[n-1-s.rng.IntN(min(n, 3))].Offset))
-			s.say(nil, "disaster: truncated", int64(p), l.end)
-			for _, w := range s.alive() {
-				if w.client != nil {
-					w.client.truncated(p, l.end)
-				}
-			}
-		}
-	}},
+	{name: "truncated", strike: func(s *sim) { s.truncated(int32(s.rng.IntN(s.p.partitions)), 0) }},
+	{name: "truncated and grown again behind a look", strike: func(s *sim) { s.regrow = true }},
 	{name: "offset reset", strike: func(s *sim) {
 		p := s.rng.IntN(s.p.partitions)
 		if at := s.k.group.offsets[p].at; at > 0 {
@@ -91,6 +80,33 @@ func (s *sim) restored() {
 // expired says whether a group offset has gone: together with a restored backup that can't be told from a first start.
 func (s *sim) expired() bool {
 	return slices.ContainsFunc(s.k.group.offsets, func(o committed) bool { return o.expired })
+}
+
+// drains: somebody has looked at the partition, and not yet sought. Its log is truncated, and grows again at once.
+func (s *sim) drains(p int32) {
+	if s.regrow && s.faulty {
+		s.regrow = false
+		s.at(s.between(0, 2*time.Millisecond), nil, nil, func() { s.truncated(p, 1+s.rng.IntN(4)) })
+	}
+}
+
+// truncated takes the end of a partition's log away, and lets the next leader append some records at once.
+func (s *sim) truncated(p int32, grown int) {
+	l := s.k.in[p]
+	n := len(l.records)
+	if n == 0 {
+		return
+	}
+	l.truncate(max(l.start, l.records[n-1-s.rng.IntN(min(n, 3))].Offset))
+	s.say(nil, "disaster: truncated", int64(p), l.end)
+	for _, w := range s.alive() {
+		if w.client != nil {
+			w.client.truncated(p, l.end)
+		}
+	}
+	for range grown {
+		s.k.append(p)
+	}
 }
 
 // truncate takes the end of a log away, as an unclean leader election does; the next leader has another epoch.

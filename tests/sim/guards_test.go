@@ -64,6 +64,7 @@ func mutants() []mutant {
 	both("9 a claim reads the row it waited for, and 1 next_offset compared", []guard.Guard{guard.NextOffset}, cheats{staleClaim: true}, "rows")
 	in(guard.Expired, "rows")
 	in(guard.Truncated, "lost", "stuck")
+	in(guard.NewLeader, "lost")
 	in(guard.Ahead, "twice", "kafka ahead", "group offset back")
 	in(guard.NotOurs, "twice", "group offset back")
 	in(guard.Floor, "twice", "group offset back")

@@ -48,6 +48,7 @@ type sim struct {
 	faulty  bool      // faults may strike
 	lagging bool      // messages may be slow, or late
 	trap    bool      // see trapped
+	regrow  bool      // see drains
 	halted  parts     // partitions that were stopped since what is waited for began
 	closing bool      // all workers are to end, and none begins
 	failure *failure

@@ -71,6 +71,9 @@ func (s *sim) noted(n note) {
 	n.w.states[n.part] = n.state
 	s.truth.changed = true
 	s.say(n.w, string(n.state), int64(n.part), 0)
+	if n.state == engine.Draining {
+		s.drains(n.part)
+	}
 	if n.state == engine.Stopped {
 		s.halted |= 1 << n.part
 	}

@@ -188,7 +188,7 @@ func (w *worker) ended() {
 	s.detail("%v", w.err)
 	w.client.leave()
 	w.store.close()
-	if w.quits && w.err != nil && s.pg.incarnations[w.id] == w.n {
+	if w.quits && w.err != nil && !w.replaced && s.pg.incarnations[w.id] == w.n {
 		s.broke("stop", "%s was asked to stop and ended with %v", w.name(), w.err)
 	}
 	s.mu.Lock()
