@@ -5,7 +5,6 @@ package sim
 import (
 	"flag"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -40,7 +39,8 @@ func mutants() []mutant {
 	both := func(name string, gs []guard.Guard, c cheats, breaks ...string) {
 		out = append(out, mutant{name, gs, c, breaks, ""})
 	}
-	in(guard.NextOffset, "rows")
+	covered(string(guard.NextOffset), []guard.Guard{guard.NextOffset}, cheats{},
+		"seldom seen: a claim reads next_offset and raises the epoch at once, so the epoch covers, unless a backup without a new timeline gives epochs out twice")
 	both("1 next_offset compared, and 9 memory dropped", []guard.Guard{guard.NextOffset, guard.DropMemory}, cheats{}, "rows")
 	in(guard.Epoch, "old epoch")
 	covered("2 metadata from inside the callback", nil, cheats{freshMetadata: true},
@@ -97,11 +97,11 @@ func TestGuards(t *testing.T) {
 			within = min(within, *coveredFlag)
 		}
 		guard.TakeOut(m.guards...)
-		broken := search(t, m.cheat, *fromFlag, within, true)
+		broken := search(t, m.cheat, *fromFlag, within, true, m.breaks)
 		guard.TakeOut()
 		if len(broken) == 0 {
 			if m.stays == "" {
-				t.Errorf("%s: taken out, and nothing breaks in %d seeds", m.name, *withinFlag)
+				t.Errorf("%s: taken out, and none of %v breaks in %d seeds", m.name, m.breaks, *withinFlag)
 			}
 			fmt.Fprintf(&table, "%-70s nothing      it stays: %s\n", m.name, m.stays)
 			continue
@@ -111,9 +111,6 @@ func TestGuards(t *testing.T) {
 			first = min(first, seed)
 		}
 		f := broken[first].failure
-		if m.stays == "" && !slices.Contains(m.breaks, f.kind) {
-			t.Errorf("%s: %s broke at seed %d, expected %v", m.name, f.kind, first, m.breaks)
-		}
 		fmt.Fprintf(&table, "%-70s seed %6d  %s: %s\n", m.name, first, f.kind, f.what)
 	}
 	t.Logf("guard taken out, the first seed that shows it, and what broke\n%s", table.String())

@@ -29,14 +29,15 @@ func TestSeeds(t *testing.T) {
 		}
 		return
 	}
-	broken := search(t, cheats{}, *fromFlag, *seedsFlag, false)
+	broken := search(t, cheats{}, *fromFlag, *seedsFlag, false, nil)
 	for _, seed := range slices.Sorted(maps.Keys(broken)) {
 		t.Errorf("seed %d: %s: %s\nto see it happen: make sim SEED=%d", seed, broken[seed].failure.kind, broken[seed].failure.what, seed)
 	}
 }
 
 // search plays n seeds on all processors and returns those that broke something; if first is set, only the first of them, and not those after it.
-func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]result {
+// kinds are what counts as broken; nil: anything does.
+func search(t *testing.T, c cheats, from uint64, n int, first bool, kinds []string) map[uint64]result {
 	var next, steps, holes atomic.Uint64
 	var mu sync.Mutex
 	broken := map[uint64]result{}
@@ -59,7 +60,7 @@ func search(t *testing.T, c cheats, from uint64, n int, first bool) map[uint64]r
 					if r.hole {
 						holes.Add(1)
 					}
-					if r.failure == nil {
+					if r.failure == nil || kinds != nil && !slices.Contains(kinds, r.failure.kind) {
 						continue
 					}
 					mu.Lock()
