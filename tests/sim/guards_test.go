@@ -44,7 +44,7 @@ func mutants() []mutant {
 	both("1 next_offset compared, and 9 memory dropped", []guard.Guard{guard.NextOffset, guard.DropMemory}, cheats{}, "rows")
 	in(guard.Epoch, "old epoch")
 	covered("2 metadata from inside the callback", nil, cheats{freshMetadata: true},
-		"seldom seen: librdkafka does not join again before the callback has returned, and guard 3 empties the queue in it: a client's order, not a promise")
+		"librdkafka does not join again before the callback has returned, and guard 3 empties the queue in it: a client's order, not a promise")
 	model("2 metadata from inside the callback, of an eager client", cheats{freshMetadata: true, eager: true}, "twice", "group offset back")
 	model("2 metadata at all", cheats{noGeneration: true}, "twice", "group offset back")
 	in(guard.StampedAnew, "stuck")
