@@ -116,6 +116,15 @@ func (p *partition) lost(offset int64) bool {
 	return false
 }
 
+// unskip takes back what was given up from an offset on: a person went back there.
+func (p *partition) unskip(to int64) {
+	for i := range p.spans {
+		if s := &p.spans[i]; s.lost && s.to > to {
+			s.to = max(s.from, to)
+		}
+	}
+}
+
 func (p *partition) hasLost() bool {
 	return slices.ContainsFunc(p.spans, func(s span) bool { return s.lost })
 }

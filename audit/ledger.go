@@ -19,7 +19,7 @@ type entry struct {
 	from, to, records, rows, dead, events int64
 	digest, prev, hash                    []byte
 	epoch                                 int64
-	worker, why                           string
+	worker, why, who, build, schemas, geo string
 	at                                    time.Time
 }
 
@@ -40,7 +40,9 @@ func (e *entry) canonicalHash(source int16) [32]byte {
 	str(e.prev)
 	num(e.epoch)
 	str([]byte(e.worker))
-	str([]byte(e.why))
+	for _, s := range []string{e.why, e.who, e.build, e.schemas, e.geo} {
+		str([]byte(s))
+	}
 	num(e.at.UnixMicro())
 	return sha256.Sum256(b)
 }
@@ -56,10 +58,10 @@ type chain struct {
 func (r *run) readLedger(ctx context.Context) error {
 	chains := map[int32]*chain{}
 	rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events, digest, prev_hash, hash,
-		epoch, worker, why, committed_at FROM offset_ledger WHERE source_id = $1 ORDER BY source_partition, seq`, r.source)
+		epoch, worker, why, who, build, schemas, geo, committed_at FROM offset_ledger WHERE source_id = $1 ORDER BY source_partition, seq`, r.source)
 	var e entry
 	_, err := pgx.ForEachRow(rows, []any{&e.partition, &e.seq, &e.kind, &e.from, &e.to, &e.records, &e.rows, &e.dead, &e.events, &e.digest, &e.prev, &e.hash,
-		&e.epoch, &e.worker, &e.why, &e.at}, func() error {
+		&e.epoch, &e.worker, &e.why, &e.who, &e.build, &e.schemas, &e.geo, &e.at}, func() error {
 		if !r.wants(e.partition) {
 			return nil
 		}
@@ -130,11 +132,24 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 		}
 		c.next = max(c.next, e.to)
 		return
-	case "restore": // about the group offset: no input is read
+	case "restore", "hold", "release", "replay", "erase", "archive": // no input is read, and no offset is moved
 		if first {
 			c.next = 0
 		}
 		return
+	case "reset":
+		if e.from == c.next && e.to < e.from { // back over what was skipped: it is owed again
+			p.unskip(e.to)
+			c.next = e.to
+			return
+		}
+		if e.from == e.to {
+			return
+		}
+	case "heal": // with a range that continues the chain it stands for captures that were lost, else it is about what was captured before
+		if e.from != c.next || e.to <= e.from {
+			return
+		}
 	case "capture", "accept_loss":
 	default:
 		bad(LedgerGap, "seq %d is of a kind this audit does not know: %q", e.seq, e.kind)
@@ -145,7 +160,7 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 	if e.from != c.next || e.to <= e.from {
 		bad(LedgerGap, "seq %d covers [%d,%d), the entries before it end at %d", e.seq, e.from, e.to, c.next)
 	}
-	p.spans = append(p.spans, span{e.seq, e.from, e.to, e.records, e.rows, e.dead, e.events, e.kind == "accept_loss"})
+	p.spans = append(p.spans, span{e.seq, e.from, e.to, e.records, e.rows, e.dead, e.events, e.kind == "accept_loss" || e.kind == "reset"})
 	c.next = e.to
 }
 

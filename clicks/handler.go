@@ -47,6 +47,9 @@ func (h *Handler) Handle(ctx context.Context, r *engine.Record, out *engine.Out)
 		}
 		return err
 	}
+	if id, err := schema.SchemaID(r.Value); err == nil {
+		out.MadeWith(id, h.encoder.ID(), h.geo.Build())
+	}
 	if bad := schema.Validate(&c.Click, h.now()); bad != nil {
 		return &engine.Permanent{Class: bad.Class, Stage: "validate", Message: bad.Message}
 	}

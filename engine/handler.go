@@ -50,7 +50,10 @@ type Batch struct {
 	Outbox      []byte   // likewise, outbox
 	Messages    []outbox.Message
 	Digest      []byte
-	Bytes       int // in memory, about
+	Schemas     string // registry ids of what was read and written, for the ledger
+	Geo         string // build of the geo database, likewise
+	Bytes       int    // in memory, about
+	made        schemaIDs
 }
 
 // Out collects what a handler makes of one record.
@@ -61,6 +64,8 @@ type Out struct {
 	sourceID int16
 	seq      int16
 	source   []byte // value of the exactly-source header
+
+	read, written int // MadeWith
 }
 
 // Shape is what the engine knows of the topics it writes to.
@@ -85,6 +90,12 @@ func (o *Out) BeginRow(i, columns int) []byte {
 func (o *Out) EndRow(i int, row []byte) {
 	o.b.Tables[i] = row
 	o.b.Rows++
+}
+
+// MadeWith says under which registry ids the record was read and its event is written, and by which build of the geo database: the ledger
+// keeps it of each capture. Not said of a record that could not be read.
+func (o *Out) MadeWith(read, written int, geo string) {
+	o.read, o.written, o.b.Geo = read, written, geo
 }
 
 // Event adds one message to an output topic, with the record's timestamp (1 where it has none: clients read 0 as "now", and then the

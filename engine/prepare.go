@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	cryptorand "crypto/rand"
+	"math/rand/v2"
 	"strconv"
 
 	"github.com/exactly-pipeline/exactly/internal/pgcopy"
@@ -35,6 +37,14 @@ type preparer struct {
 	tables   []Table
 	shape    *Shape
 	sourceID int16
+	salts    *rand.ChaCha8
+}
+
+// newPreparer seeds the salts from the operating system: whoever does not know the seed can't tell the next salt from those before.
+func newPreparer(h Handler, shape *Shape, sourceID int16) *preparer {
+	var seed [32]byte
+	_, _ = cryptorand.Read(seed[:]) // never fails: it would end the program
+	return &preparer{h: h, tables: h.Tables(), shape: shape, sourceID: sourceID, salts: rand.NewChaCha8(seed)}
 }
 
 func (p *preparer) run(ctx context.Context, jobs []prepJob) prepared {
@@ -65,13 +75,15 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 	out := &Out{b: b, shape: p.shape, sourceID: p.sourceID}
 	prefix := p.shape.Input + "/" + strconv.Itoa(int(j.partition)) + "/"
 	sources := make([]byte, 0, len(j.records)*(len(prefix)+12)) // one allocation for the exactly-source values of the whole batch
+	digest := ledger.NewDigest()
+	b.Outbox = getBytes()
 	var m mark
 	for i := range j.records {
 		r := &j.records[i]
 		b.mark(&m)
 		at := len(sources)
 		sources = strconv.AppendInt(append(sources, prefix...), r.Offset, 10)
-		out.rec, out.seq, out.source = r, 0, sources[at:len(sources):len(sources)]
+		out.rec, out.seq, out.source, out.read, out.written = r, 0, sources[at:len(sources):len(sources)], 0, 0
 		if err := p.h.Handle(ctx, r, out); err != nil {
 			b.takeBack(&m)
 			pe := asPermanent(err)
@@ -79,34 +91,45 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 				if b.Records == 0 {
 					b = nil
 				}
-				return p.finish(b), err
+				return p.finish(b, digest), err
 			}
 			out.seq = 0
 			if err := deadLetter(out, pe); err != nil {
 				b.takeBack(&m)
-				return p.finish(b), err
+				return p.finish(b, digest), err
 			}
 		}
+		p.settle(out, b.Messages[m.messages:], digest)
 		b.Records++
 		b.To, b.LeaderEpoch = r.Offset+1, r.LeaderEpoch
 		b.Bytes += r.size()
 	}
-	return p.finish(b), nil
+	return p.finish(b, digest), nil
 }
 
-// finish encodes the outbox and the digest once the messages are settled.
-func (p *preparer) finish(b *Batch) *Batch {
+// settle encodes the outbox rows of a record whose messages are what they will be, and adds both to the digest.
+func (p *preparer) settle(out *Out, messages []outbox.Message, digest *ledger.Digest) {
+	r, b := out.rec, out.b
+	var salt ledger.Salt
+	if len(messages) > 0 {
+		_, _ = p.salts.Read(salt[:]) // never fails
+	}
+	hash := [32]byte(digest.Record(salt, r.Offset, r.TimestampMs, r.Key, r.Value, r.Headers))
+	for i := range messages {
+		b.Outbox = outbox.AppendTuple(b.Outbox, p.sourceID, b.Partition, &messages[i], salt[:], hash[:])
+		digest.Message(&messages[i])
+	}
+	if out.read != 0 || out.written != 0 {
+		b.made.add(out.read, out.written)
+	}
+}
+
+// finish closes the digest once the last record is settled.
+func (p *preparer) finish(b *Batch, digest *ledger.Digest) *Batch {
 	if b == nil || b.Records == 0 {
 		return nil
 	}
-	d := ledger.NewDigest()
-	b.Outbox = getBytes()
-	for i := range b.Messages {
-		m := &b.Messages[i]
-		b.Outbox = outbox.AppendTuple(b.Outbox, p.sourceID, b.Partition, m)
-		d.Add(m)
-	}
-	b.Digest = d.Sum()
+	b.Digest, b.Schemas = digest.Sum(), b.made.String()
 	b.Bytes += len(b.Outbox) + len(b.DeadRows)
 	for _, t := range b.Tables {
 		b.Bytes += len(t)

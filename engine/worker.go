@@ -127,7 +127,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	w := &Worker{
 		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{}, pollEnded: make(chan error, 1),
-		prep: &preparer{h: cfg.Handler, tables: cfg.Handler.Tables(), shape: &cfg.Shape, sourceID: cfg.SourceID},
+		prep: newPreparer(cfg.Handler, &cfg.Shape, cfg.SourceID),
 	}
 	w.looks = coalescer{run: w.look}
 	w.fences = coalescer{run: w.fence}

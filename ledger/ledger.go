@@ -8,10 +8,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"hash"
 	"time"
-
-	"github.com/exactly-pipeline/exactly/outbox"
 )
 
 // Kind says what an entry records.
@@ -23,6 +20,13 @@ const (
 	Capture    Kind = "capture"     // one capture
 	AcceptLoss Kind = "accept_loss" // records [from, to) expired before they were read, and somebody accepted that
 	Restore    Kind = "restore"     // the group offset was set again to what the output topics say
+	Reset      Kind = "reset"       // the stored offset was moved from From to To by a person's choice
+	Hold       Kind = "hold"        // workers are kept off the partition
+	Release    Kind = "release"     // a hold was ended
+	Replay     Kind = "replay"      // dead letters were handed in again
+	Heal       Kind = "heal"        // what one store had lost was rebuilt from the other
+	Erase      Kind = "erase"       // one person's data was blanked
+	Archive    Kind = "archive"     // entries before this one were moved to a file
 )
 
 // Entry is one row of offset_ledger.
@@ -41,6 +45,10 @@ type Entry struct {
 	Epoch       int64
 	Worker      string
 	Why         string
+	Who         string    // person or role behind a deed; empty for captures
+	Build       string    // version of the program that wrote it
+	Schemas     string    // registry ids, those read and those written: 1,2>7
+	Geo         string    // build of the geo database
 	CommittedAt time.Time // the writer's clock, whole microseconds
 }
 
@@ -65,47 +73,11 @@ func (e *Entry) Hash() []byte {
 	i64(e.Epoch)
 	str(e.Worker)
 	str(e.Why)
+	str(e.Who)
+	str(e.Build)
+	str(e.Schemas)
+	str(e.Geo)
 	i64(e.CommittedAt.UnixMicro())
 	h := sha256.Sum256(b)
 	return h[:]
-}
-
-// Digest is SHA-256 over the messages of one capture in order, each as: source offset, seq, partition and timestamp as 8 bytes
-// big-endian, then topic, key, value and headers (outbox.AppendHeaders), each with an 8-byte length before it, -1 for null.
-type Digest struct {
-	h       hash.Hash
-	scratch []byte
-}
-
-// NewDigest starts a digest.
-func NewDigest() *Digest { return &Digest{h: sha256.New()} }
-
-// Add adds one message.
-func (d *Digest) Add(m *outbox.Message) {
-	b := d.scratch[:0]
-	b = binary.BigEndian.AppendUint64(b, uint64(m.SourceOffset))
-	b = binary.BigEndian.AppendUint64(b, uint64(m.Seq))
-	b = binary.BigEndian.AppendUint64(b, uint64(m.Partition))
-	b = binary.BigEndian.AppendUint64(b, uint64(m.TimestampMs))
-	b = binary.BigEndian.AppendUint64(b, uint64(len(m.Topic)))
-	b = append(b, m.Topic...)
-	b = appendBytes(b, m.Key)
-	b = appendBytes(b, m.Value)
-	at := len(b)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = outbox.AppendHeaders(b, m.Headers)
-	binary.BigEndian.PutUint64(b[at:], uint64(len(b)-at-8))
-	d.scratch = b
-	d.h.Write(b)
-}
-
-// Sum returns the digest, 32 bytes.
-func (d *Digest) Sum() []byte { return d.h.Sum(nil) }
-
-func appendBytes(b, v []byte) []byte {
-	if v == nil {
-		return binary.BigEndian.AppendUint64(b, ^uint64(0))
-	}
-	b = binary.BigEndian.AppendUint64(b, uint64(len(v)))
-	return append(b, v...)
 }

@@ -35,23 +35,34 @@ const windowEntries = 1000
 // find asks the ledger when the messages owed from an offset on were written, as many captures as it takes for limit messages.
 func find(ctx context.Context, db Querier, sourceID int16, partition int32, from, to int64, limit int) (window, error) {
 	w := window{to: to}
-	rows, err := db.Query(ctx, `SELECT from_offset, to_offset, events, captured_at FROM offset_ledger WHERE source_id = $1 AND source_partition = $2
-		AND to_offset > $3 AND from_offset < $4 ORDER BY to_offset LIMIT $5`, sourceID, partition, from, to, windowEntries)
+	// Entries about a range, but for those that say nothing of what is owed. What was skipped and then gone back to is covered twice, and what
+	// was healed may have been captured before: captures come first, and nothing is counted twice.
+	rows, err := db.Query(ctx, `SELECT kind = 'capture', from_offset, to_offset, events, captured_at FROM offset_ledger
+		WHERE source_id = $1 AND source_partition = $2 AND to_offset > $3 AND from_offset < $4 AND from_offset < to_offset
+		AND kind IN ('capture', 'accept_loss', 'reset', 'heal') ORDER BY to_offset, kind <> 'capture', seq LIMIT $5`,
+		sourceID, partition, from, to, windowEntries)
 	if err != nil {
 		return w, err
 	}
 	defer rows.Close()
 	covered := from // up to here the ledger explains the gap
 	for n := 1; rows.Next(); n++ {
+		var capture bool
 		var begin, end, events int64
 		var at time.Time
-		if err := rows.Scan(&begin, &end, &events, &at); err != nil {
+		if err := rows.Scan(&capture, &begin, &end, &events, &at); err != nil {
 			return w, err
+		}
+		if !capture && end <= covered {
+			if n == windowEntries {
+				w.to = min(covered, to)
+			}
+			continue
 		}
 		if begin > covered {
 			break
 		}
-		if n == 1 || at.Before(w.first) {
+		if w.first.IsZero() || at.Before(w.first) {
 			w.first = at
 		}
 		if at.After(w.last) {
@@ -88,7 +99,7 @@ func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from,
 	if err != nil {
 		return nil, 0, what(fmt.Errorf("ledger: %w", err))
 	}
-	rows, err := db.Query(ctx, `SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers FROM outbox
+	rows, err := db.Query(ctx, `SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, erased_at IS NOT NULL FROM outbox
 		WHERE created_at BETWEEN $6 AND $7 AND source_id = $1 AND source_partition = $2 AND source_offset >= $3 AND source_offset < $4
 		ORDER BY source_offset, seq LIMIT $5`,
 		sourceID, partition, from, w.to, limit+1, w.first, w.last)
@@ -100,8 +111,12 @@ func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from,
 	for rows.Next() {
 		var m Message
 		var headers []byte
-		if err := rows.Scan(&m.SourceOffset, &m.Seq, &m.Topic, &m.Partition, &m.TimestampMs, &m.Key, &m.Value, &headers); err != nil {
+		var erased bool
+		if err := rows.Scan(&m.SourceOffset, &m.Seq, &m.Topic, &m.Partition, &m.TimestampMs, &m.Key, &m.Value, &headers, &erased); err != nil {
 			return nil, 0, what(err)
+		}
+		if erased { // only what Kafka had was erased: the group offset has gone back since
+			return nil, 0, what(&Incomplete{fmt.Sprintf("the message of offset %d was erased, and is owed again: it can't be published", m.SourceOffset)})
 		}
 		if m.Headers, err = ParseHeaders(headers); err != nil {
 			return nil, 0, what(fmt.Errorf("offset %d: %w", m.SourceOffset, err))

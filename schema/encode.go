@@ -19,6 +19,9 @@ type EnrichedEncoder struct{ header [wireHeader]byte }
 // NewEnrichedEncoder writes under schema id, which Register gave for EnrichedClickAvsc.
 func NewEnrichedEncoder(id int) *EnrichedEncoder { return &EnrichedEncoder{header(id)} }
 
+// ID is the registry id that it writes under.
+func (e *EnrichedEncoder) ID() int { return int(binary.BigEndian.Uint32(e.header[1:])) }
+
 // Append appends c to dst and returns the longer slice.
 func (e *EnrichedEncoder) Append(dst []byte, c *EnrichedClick) []byte {
 	dst = appendClick(append(dst, e.header[:]...), &c.Click)

@@ -215,10 +215,10 @@ func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batc
 		e := ledger.Entry{
 			SourceID: s.source.ID, Partition: b.Partition, Seq: r.Seq + 1, Kind: ledger.Capture, From: b.From, To: b.To,
 			Records: b.Records, Rows: b.Rows, DeadLetters: b.DeadLetters, Events: int64(len(b.Messages)),
-			Digest: b.Digest, PrevHash: r.Head, Epoch: b.Epoch, Worker: s.cfg.Worker, CommittedAt: now,
+			Digest: b.Digest, PrevHash: r.Head, Epoch: b.Epoch, Worker: s.cfg.Worker, Build: s.cfg.Build,
+			Schemas: b.Schemas, Geo: b.Geo, CommittedAt: now,
 		}
-		hash := e.Hash()
-		queueEntry(&q, &e, hash)
+		hash := e.Queue(&q)
 		q.Queue(`UPDATE partition_offsets SET next_offset = $3, leader_epoch = $4, ledger_seq = $5, ledger_head = $6,
 			published_at_least = greatest(published_at_least, $7), updated_at = now() WHERE source_id = $1 AND source_partition = $2`,
 			s.source.ID, b.Partition, b.To, b.LeaderEpoch, e.Seq, hash, b.Floor)
@@ -236,18 +236,4 @@ func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batc
 		}
 	}
 	return res.Close()
-}
-
-func queueEntry(q *pgx.Batch, e *ledger.Entry, hash []byte) {
-	q.Queue(`INSERT INTO offset_ledger (source_id, source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events,
-		digest, prev_hash, hash, epoch, worker, why, committed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`,
-		e.SourceID, e.Partition, e.Seq, string(e.Kind), e.From, e.To, e.Records, e.Rows, e.DeadLetters, e.Events,
-		nonNil(e.Digest), nonNil(e.PrevHash), hash, e.Epoch, e.Worker, e.Why, e.CommittedAt)
-}
-
-func nonNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }

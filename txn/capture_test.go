@@ -76,7 +76,7 @@ func newDB(t *testing.T) *db {
 func (d *db) store(worker string) *Store {
 	d.t.Helper()
 	s, err := OpenStore(d.ctx, StoreConfig{
-		DSN: d.dsn, Group: "g", Worker: worker, LockTimeout: 300 * time.Millisecond, IdleTimeout: 20 * time.Second, Log: zaptest.NewLogger(d.t),
+		DSN: d.dsn, Group: "g", Worker: worker, Build: "v1", LockTimeout: 300 * time.Millisecond, IdleTimeout: 20 * time.Second, Log: zaptest.NewLogger(d.t),
 	}, d.src)
 	require.NoError(d.t, err)
 	d.t.Cleanup(s.Close)
@@ -121,13 +121,14 @@ func (d *db) claim(s *Store, p int32) engine.Claim {
 
 // batch is what [from,to) of a partition makes: one event a record.
 func (d *db) batch(p int32, epoch, from, to, floor int64) *engine.Batch {
-	b := &engine.Batch{Partition: p, Epoch: epoch, From: from, To: to, Records: to - from, Floor: floor, LeaderEpoch: 2}
+	b := &engine.Batch{Partition: p, Epoch: epoch, From: from, To: to, Records: to - from, Floor: floor, LeaderEpoch: 2, Schemas: "3>4", Geo: "geo/1"}
 	dig := ledger.NewDigest()
 	for o := from; o < to; o++ {
 		m := outbox.Message{SourceOffset: o, Topic: "out", Partition: 1, TimestampMs: 1000 + o, Key: []byte("k"), Value: fmt.Appendf(nil, "%d/%d", p, o), Headers: []outbox.Header{{Key: "null"}}}
 		b.Messages = append(b.Messages, m)
-		b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, p, &m)
-		dig.Add(&m)
+		salt := ledger.Salt{byte(o)}
+		b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, p, &m, salt[:], dig.Record(salt, o, 1000+o, m.Key, m.Value, nil))
+		dig.Message(&m)
 	}
 	b.Digest = dig.Sum()
 	return b
@@ -174,27 +175,61 @@ func TestLedgerChain(t *testing.T) {
 	for i := range int64(4) {
 		require.Equal(t, []int64{i + 2}, d.capture(s, d.batch(0, epoch, i*3, i*3+3, 0)))
 	}
-	rows, err := d.conn.Query(d.ctx, `SELECT source_id, source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events, digest,
-		prev_hash, epoch, worker, why, committed_at, hash FROM offset_ledger ORDER BY seq`)
+	rows, err := d.conn.Query(d.ctx, `SELECT `+ledger.Columns+` FROM offset_ledger ORDER BY seq`)
 	require.NoError(t, err)
 	var prev []byte
+	var captures []ledger.Entry
 	seq := int64(0)
 	for rows.Next() {
 		var e ledger.Entry
-		var hash []byte
-		require.NoError(t, rows.Scan(&e.SourceID, &e.Partition, &e.Seq, &e.Kind, &e.From, &e.To, &e.Records, &e.Rows, &e.DeadLetters, &e.Events, &e.Digest,
-			&e.PrevHash, &e.Epoch, &e.Worker, &e.Why, &e.CommittedAt, &hash))
+		hash, err := e.Scan(rows)
+		require.NoError(t, err)
 		seq++
 		require.Equal(t, seq, e.Seq)
 		require.Equal(t, e.Hash(), hash)
 		require.True(t, string(prev) == string(e.PrevHash), "entry %d", seq)
 		prev = hash
+		if e.Kind == ledger.Capture {
+			require.Equal(t, []string{"v1", "3>4", "geo/1", ""}, []string{e.Build, e.Schemas, e.Geo, e.Who})
+			captures = append(captures, e)
+		} else {
+			require.Equal(t, []string{"v1", ledger.Whoami()}, []string{e.Build, e.Who})
+		}
 	}
 	require.NoError(t, rows.Err())
 	require.EqualValues(t, 5, seq)
+	require.Len(t, captures, 4)
+	for _, e := range captures {
+		require.Equal(t, d.digest(0, e.From, e.To), e.Digest)
+	}
 	var head []byte
 	require.NoError(t, d.conn.QueryRow(d.ctx, `SELECT ledger_head FROM partition_offsets`).Scan(&head))
 	require.Equal(t, prev, head)
+}
+
+// digest is what the outbox says that the digest of [from,to) must be.
+func (d *db) digest(p int32, from, to int64) []byte {
+	d.t.Helper()
+	rows, err := d.conn.Query(d.ctx, `SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, salt, record_hash FROM outbox
+		WHERE source_partition = $1 AND source_offset >= $2 AND source_offset < $3 ORDER BY source_offset, seq`, p, from, to)
+	require.NoError(d.t, err)
+	dig := ledger.NewDigest()
+	last := int64(-1)
+	for rows.Next() {
+		var m outbox.Message
+		var headers, salt, record []byte
+		require.NoError(d.t, rows.Scan(&m.SourceOffset, &m.Seq, &m.Topic, &m.Partition, &m.TimestampMs, &m.Key, &m.Value, &headers, &salt, &record))
+		m.Headers, err = outbox.ParseHeaders(headers)
+		require.NoError(d.t, err)
+		if m.SourceOffset != last {
+			dig.Hash(record)
+		}
+		hash := ledger.MessageHash(ledger.Salt(salt), &m)
+		dig.Hash(hash[:])
+		last = m.SourceOffset
+	}
+	require.NoError(d.t, rows.Err())
+	return dig.Sum()
 }
 
 func TestFloorNeverLowers(t *testing.T) {
@@ -276,7 +311,7 @@ func TestGap(t *testing.T) {
 				Value: fmt.Appendf(nil, "%d.%d", o, seq), Headers: []outbox.Header{{Key: "a", Value: []byte{0}}, {Key: "a"}, {Key: "", Value: []byte{}}},
 			}
 			b.Messages = append(b.Messages, m)
-			b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, 0, &m)
+			b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, 0, &m, nil, nil)
 		}
 	}
 	d.capture(s, b)

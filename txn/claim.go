@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
@@ -60,7 +59,13 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 	case state == "held":
 		return c, &engine.HeldError{By: by, Why: why}
 	}
-	c.Captured = c.LedgerSeq > 1 // the first entry is the start
+	if c.LedgerSeq > 1 { // the first entry is the start, and the next ones may be people's deeds
+		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM offset_ledger WHERE source_id = $1 AND source_partition = $2
+			AND kind IN ('capture', 'heal', 'archive'))`, s.source.ID, partition).Scan(&c.Captured)
+		if err != nil {
+			return c, what(err)
+		}
+	}
 	c.Predecessors = Predecessors(worker, claimants)
 	// The predecessors' names stay until the gap is drained, ours joins them: whoever comes after us knows all who may have left a
 	// transaction open.
@@ -174,19 +179,15 @@ func (s *Store) Start(ctx context.Context, partition int32, from func(context.Co
 }
 
 func (s *Store) begin(ctx context.Context, tx pgx.Tx, partition int32, offset int64, why string) error {
-	e := ledger.Entry{
-		SourceID: s.source.ID, Partition: partition, Seq: 1, Kind: ledger.Start, From: offset, To: offset,
-		Worker: s.cfg.Worker, Why: why, CommittedAt: time.Now().Truncate(time.Microsecond),
-	}
-	hash := e.Hash()
-	tag, err := tx.Exec(ctx, `INSERT INTO partition_offsets (source_id, source_partition, next_offset, ledger_seq, ledger_head)
-		VALUES ($1, $2, $3, 1, $4) ON CONFLICT DO NOTHING`, s.source.ID, partition, offset, hash)
+	tag, err := tx.Exec(ctx, `INSERT INTO partition_offsets (source_id, source_partition, next_offset) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		s.source.ID, partition, offset)
 	if err != nil || tag.RowsAffected() == 0 {
 		return err // another worker was first
 	}
-	var q pgx.Batch
-	queueEntry(&q, &e, hash)
-	return tx.SendBatch(ctx, &q).Close()
+	_, err = ledger.AppendDeed(ctx, tx, ledger.Deed{
+		SourceID: s.source.ID, Partition: partition, Kind: ledger.Start, From: offset, To: offset, Worker: s.cfg.Worker, Why: why, Build: s.cfg.Build,
+	})
+	return err
 }
 
 // Gap implements engine.Store.

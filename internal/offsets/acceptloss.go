@@ -125,8 +125,8 @@ func (d *Desk) skip(ctx context.Context, o AcceptLoss, start, next int64, along 
 		if err := d.seize(ctx, tx, r, "accept-loss", o.Reason); err != nil {
 			return err
 		}
-		why := fmt.Sprintf("%s (by %s; the input's log started at %d)", o.Reason, d.by, start)
-		if err := d.append(ctx, tx, r, ledger.Entry{Kind: ledger.AcceptLoss, From: next, To: o.To, Records: o.To - next, Why: why}); err != nil {
+		why := fmt.Sprintf("%s (the input's log started at %d)", o.Reason, start)
+		if err := d.append(ctx, tx, r, ledger.Deed{Kind: ledger.AcceptLoss, From: next, To: o.To, Records: o.To - next, Why: why}); err != nil {
 			return err
 		}
 		// The leader epoch belongs to the record before the old offset: kept, it would make the new one look like a diverged log (KIP-320).

@@ -227,14 +227,12 @@ func (b *bundle) audit(settled bool) *audit.Report {
 // chain recomputes the ledger of a partition and returns its entries; the last one must be the row's head.
 func (b *bundle) chain(p int32) []ledger.Entry {
 	b.t.Helper()
-	rs, err := b.desk.db.Query(b.ctx, `SELECT source_id, source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events,
-		digest, prev_hash, epoch, worker, why, committed_at, hash FROM offset_ledger WHERE source_partition = $1 ORDER BY seq`, p)
+	rs, err := b.desk.db.Query(b.ctx, `SELECT `+ledger.Columns+` FROM offset_ledger WHERE source_partition = $1 ORDER BY seq`, p)
 	require.NoError(b.t, err)
 	var head []byte
 	es, err := pgx.CollectRows(rs, func(rs pgx.CollectableRow) (e ledger.Entry, err error) {
-		var hash []byte
-		err = rs.Scan(&e.SourceID, &e.Partition, &e.Seq, &e.Kind, &e.From, &e.To, &e.Records, &e.Rows, &e.DeadLetters, &e.Events,
-			&e.Digest, &e.PrevHash, &e.Epoch, &e.Worker, &e.Why, &e.CommittedAt, &hash)
+		hash, err := e.Scan(rs)
+		require.NoError(b.t, err)
 		require.Equal(b.t, len(head), len(e.PrevHash), "seq %d", e.Seq)
 		require.True(b.t, bytes.Equal(head, e.PrevHash), "seq %d does not follow the entry before", e.Seq)
 		require.Equal(b.t, e.Hash(), hash, "seq %d", e.Seq)

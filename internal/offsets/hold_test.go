@@ -38,7 +38,7 @@ func TestHoldAndRelease(t *testing.T) {
 	require.Equal(t, at, b.row(2).next)
 	out, code = b.exactly("offsets", "show")
 	require.Zero(t, code, out)
-	require.Contains(t, out, "held by "+b.desk.by)
+	require.Contains(t, out, "held by "+b.desk.By)
 	require.Contains(t, out, "offsets hold: looking into it")
 	out, code = b.exactly("offsets", "hold", "--partition", "2", "--reason", "me too")
 	require.Equal(t, 1, code)
@@ -62,10 +62,10 @@ func TestRestoreUnderHold(t *testing.T) {
 	b.reset(2, 3, "")
 	_, err := b.desk.Hold(b.ctx, []int32{2}, "mine")
 	require.NoError(t, err)
-	b.desk.by = "somebody@else"
+	b.desk.By = "somebody@else"
 	_, err = b.desk.Restore(b.ctx, Restore{Partitions: []int32{2}, Reason: "test"})
 	require.ErrorContains(t, err, "offsets hold: mine")
-	b.desk.by = whoami()
+	b.desk.By = ledger.Whoami()
 	done, err := b.desk.Restore(b.ctx, Restore{Partitions: []int32{2}, Reason: "test"})
 	require.NoError(t, err)
 	require.Contains(t, done[0].String(), "still held")

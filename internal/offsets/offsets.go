@@ -9,8 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/user"
 	"strconv"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/wait"
+	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -34,8 +33,10 @@ type Desk struct {
 	adm    *admin.Admin
 	db     *pgxpool.Pool
 	source txn.Source
-	by     string // user@host: whom a ledger entry and a hold name
 	log    *zap.Logger
+
+	By    string // whom ledger entries and holds name; ledger.Whoami unless set
+	Build string // of the program, for ledger entries
 }
 
 // RefusedError says that nothing was done to a partition, and why. Asking again does not help; what does is in the text.
@@ -65,7 +66,7 @@ func (d Done) String() string { return fmt.Sprintf("partition %d: %s", d.Partiti
 // Open connects to the database and finds the source there; Kafka is connected to when it is first asked. txn.ErrNoSource if setup
 // has not been run.
 func Open(ctx context.Context, c *config.Config, log *zap.Logger) (*Desk, error) {
-	d := &Desk{cfg: *c, by: whoami(), log: log}
+	d := &Desk{cfg: *c, log: log, By: ledger.Whoami()}
 	d.cfg.Worker.ID = notAWorker
 	if err := migrations.Check(ctx, c.Postgres.DSN); err != nil {
 		return nil, err
@@ -112,18 +113,6 @@ func (d *Desk) meet(ctx context.Context) error {
 		return err
 	}
 	return d.source.Matches(cluster, ids)
-}
-
-func whoami() string {
-	name := os.Getenv("USER")
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown-host"
-	}
-	return name + "@" + host
 }
 
 // stable reads the group offsets of the partitions once no open transaction is about to change them. A live worker's transaction ends

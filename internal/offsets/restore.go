@@ -241,9 +241,9 @@ func (s *restoring) finish(ctx context.Context, r *row) error {
 	}
 	err := s.d.underHold(ctx, []*row{r}, func(tx pgx.Tx) error {
 		if res.committed || r.resumed { // what was killed before may have committed
-			why := fmt.Sprintf("%s (by %s; the group offset was %s; the output topics say %d, last seen at least %d)", s.o.Reason, s.d.by,
+			why := fmt.Sprintf("%s (the group offset was %s; the output topics say %d, last seen at least %d)", s.o.Reason,
 				described(res.before), s.found[r.partition], r.floor)
-			if err := s.d.append(ctx, tx, r, ledger.Entry{Kind: ledger.Restore, From: res.at, To: res.at, Why: why}); err != nil {
+			if err := s.d.append(ctx, tx, r, ledger.Deed{Kind: ledger.Restore, From: res.at, To: res.at, Why: why}); err != nil {
 				return err
 			}
 		}

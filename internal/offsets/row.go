@@ -51,7 +51,7 @@ func (d *Desk) rows(ctx context.Context, db interface {
 	sql := `SELECT source_partition, next_offset, leader_epoch, epoch, published_at_least, ledger_seq, ledger_head, worker, claimants,
 		state = 'held', coalesce(held_by, ''), coalesce(held_why, ''), coalesce(held_since, 'epoch'),
 		coalesce((SELECT l.to_offset FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.seq = 1 AND l.kind = 'start'), 0),
-		EXISTS (SELECT FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.kind = 'capture' LIMIT 1)
+		EXISTS (SELECT FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.kind IN ('capture', 'heal', 'archive') LIMIT 1)
 		FROM partition_offsets p WHERE source_id = $1 AND ($2::int[] IS NULL OR source_partition = ANY($2)) ORDER BY source_id, source_partition`
 	if lock {
 		sql += " FOR UPDATE OF p"
@@ -97,7 +97,7 @@ const holding = "offsets "
 // mine says whether a deed may work on a held row: this person's own hold, or what a killed command of the same kind has left. Anybody
 // else's, and another command's (a heal under way), is respected.
 func (d *Desk) mine(r *row, deed string) error {
-	if r.heldBy == d.by && (strings.HasPrefix(r.heldWhy, holding+"hold: ") || strings.HasPrefix(r.heldWhy, holding+deed+": ")) {
+	if r.heldBy == d.By && (strings.HasPrefix(r.heldWhy, holding+"hold: ") || strings.HasPrefix(r.heldWhy, holding+deed+": ")) {
 		return nil
 	}
 	return refuse(r.partition, "is held by %s since %s: %s; to end that: exactly offsets release --partition %d",
@@ -120,7 +120,7 @@ func (d *Desk) seize(ctx context.Context, tx pgx.Tx, r *row, deed, reason string
 	}
 	err := tx.QueryRow(ctx, `UPDATE partition_offsets SET state = 'held', held_by = $3, held_why = $4, held_since = coalesce(held_since, now()),
 		epoch = epoch + 1, updated_at = now() WHERE source_id = $1 AND source_partition = $2 RETURNING epoch`,
-		d.source.ID, r.partition, d.by, why).Scan(&r.epoch)
+		d.source.ID, r.partition, d.By, why).Scan(&r.epoch)
 	if err != nil {
 		return fmt.Errorf("hold partition %d: %w", r.partition, err)
 	}
@@ -149,19 +149,12 @@ func (d *Desk) underHold(ctx context.Context, held []*row, f func(pgx.Tx) error)
 }
 
 // append adds a deed's entry to the ledger and moves the locked row's head to it, in the caller's transaction.
-func (d *Desk) append(ctx context.Context, tx pgx.Tx, r *row, e ledger.Entry) error {
-	e.SourceID, e.Partition, e.Seq, e.PrevHash, e.Epoch, e.Worker = d.source.ID, r.partition, r.seq+1, r.head, r.epoch, d.by
-	e.CommittedAt = time.Now().Truncate(time.Microsecond)
-	hash := e.Hash()
-	var q pgx.Batch
-	q.Queue(`INSERT INTO offset_ledger (source_id, source_partition, seq, kind, from_offset, to_offset, records, prev_hash, hash, epoch, worker, why, committed_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`, e.SourceID, e.Partition, e.Seq, string(e.Kind), e.From, e.To, e.Records,
-		e.PrevHash, hash, e.Epoch, e.Worker, e.Why, e.CommittedAt)
-	q.Queue(`UPDATE partition_offsets SET ledger_seq = $3, ledger_head = $4, updated_at = now() WHERE source_id = $1 AND source_partition = $2`,
-		e.SourceID, e.Partition, e.Seq, hash)
-	if err := tx.SendBatch(ctx, &q).Close(); err != nil {
-		return fmt.Errorf("append to the ledger of partition %d: %w", r.partition, err)
+func (d *Desk) append(ctx context.Context, tx pgx.Tx, r *row, deed ledger.Deed) error {
+	deed.SourceID, deed.Partition, deed.Who, deed.Build = d.source.ID, r.partition, d.By, d.Build
+	e, err := ledger.AppendDeed(ctx, tx, deed)
+	if err != nil {
+		return err
 	}
-	r.seq, r.head = e.Seq, hash
+	r.seq, r.head = e.Seq, e.Hash()
 	return nil
 }
