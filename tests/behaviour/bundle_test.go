@@ -84,6 +84,7 @@ func world(t *testing.T, with ...string) *bundle {
 	require.NoError(t, err)
 	t.Cleanup(b.adm.Close)
 	b.exactly("setup")
+	t.Cleanup(b.drop)
 	t.Cleanup(b.end)
 	return b
 }
@@ -293,6 +294,13 @@ func (b *bundle) audit(settled bool) *audit.Report {
 	}
 	require.True(b.t, r.Clean(), "audit: %+v", r)
 	return r
+}
+
+// drop has the brokers forget the test's topics: the next ones pay for every partition there is.
+func (b *bundle) drop() {
+	if _, err := b.adm.Kadm().DeleteTopics(b.ctx, b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ); err != nil {
+		b.t.Logf("topics stay: %v", err)
+	}
 }
 
 // end stops what is left, and shows the logs of a failed test.
