@@ -69,11 +69,11 @@ lint: need ## gofmt, vet, staticcheck and the house rules
 CHAOS_DIR ?= bin/chaos
 
 chaos: need ## everything killed, stopped, cut and filled on Apache Kafka and Postgres, and the audit's verdict (FULL=1: more of it)
-	@sh scripts/need.sh java mvn faketime
+	@sh scripts/need.sh java mvn
 	go test ./tests/chaos -tags e2e -run '^TestChaos$$' -count=1 -timeout 60m -v -args -seed=$(or $(SEED),0) -full=$(if $(FULL),true,false) -report=$(abspath $(CHAOS_DIR))
 
 soak: need ## the same for hours, until 1,000 workers were killed and 10 million clicks processed; goes on in bin/soak where it was
-	@sh scripts/need.sh java mvn faketime
+	@sh scripts/need.sh java mvn
 	go test ./tests/chaos -tags e2e -run '^TestSoak$$' -count=1 -timeout 24h -v -args -seed=$(or $(SEED),0) -state=$(abspath bin/soak)
 
 sim: need ## the simulation: SEEDS=100000 of them, or SEED=7 with its trace

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, spin, faketime, engine)
+# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, spin, engine)
 # Nothing but the shell's own commands: it must work where everything else is missing.
 set -u
 exec >&2
@@ -121,13 +121,6 @@ for tool in "$@"; do
 		fi
 		;;
 	engine) need_engine ;;
-	faketime)
-		for lib in /usr/lib*/*/faketime/libfaketimeMT.so.1; do
-			[ -e "$lib" ] && continue 2
-		done
-		miss "libfaketime (a broker's clock jumps by it)"
-		install libfaketime libfaketime libfaketime
-		;;
 	make)
 		if ! command -v make >/dev/null 2>&1; then
 			miss make
@@ -135,7 +128,7 @@ for tool in "$@"; do
 		fi
 		;;
 	*)
-		echo "need.sh: $tool: must be go, cc, make, java, mvn, spin, faketime or engine" >&2
+		echo "need.sh: $tool: must be go, cc, make, java, mvn, spin or engine" >&2
 		exit 2
 		;;
 	esac

@@ -1,10 +1,15 @@
 package rig
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -13,14 +18,19 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
-// clockFile says in a broker's folder by how many seconds its wall clock is off. The monotonic clock is left alone: that one does not jump.
+// clockFile says in a broker's folder by how many seconds its wall clock is off, 8 bytes. The monotonic clock is left alone: that one does not jump.
 const clockFile = "clock"
 
-// clocks gives every broker a wall clock of its own, by libfaketime, which reads the file anew every second.
-func (r *Rig) clocks(o *apache.Options) error {
-	found, err := filepath.Glob("/usr/lib*/*/faketime/libfaketimeMT.so.1")
-	if err != nil || len(found) == 0 {
-		return errors.Join(err, errors.New("libfaketime is missing, by which a broker's clock jumps: apt-get install libfaketime"))
+//go:embed clock/clock.c
+var clockC []byte
+
+// clocks gives every broker a wall clock of its own. libfaketime would, too, but a JVM under it spins: it meddles with timed waits.
+func (r *Rig) clocks(ctx context.Context, o *apache.Options) error {
+	lib := filepath.Join(r.opt.Dir, "clock.so")
+	cc := exec.CommandContext(ctx, cmp.Or(os.Getenv("CC"), "cc"), "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-x", "c", "-o", lib, "-", "-ldl")
+	cc.Stdin = bytes.NewReader(clockC)
+	if out, err := cc.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the clock that jumps: %w: %s", err, out)
 	}
 	for i := range o.Brokers {
 		dir := r.brokerDir(i)
@@ -31,13 +41,18 @@ func (r *Rig) clocks(o *apache.Options) error {
 			return err
 		}
 	}
-	o.Env = append(o.Env, "LD_PRELOAD="+found[0], "FAKETIME_TIMESTAMP_FILE="+clockFile, "FAKETIME_CACHE_DURATION=1",
-		"FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1")
+	o.Env = append(o.Env, "LD_PRELOAD="+lib)
 	return nil
 }
 
+// setClock writes in place: brokers have the file mapped.
 func setClock(dir string, off time.Duration) error {
-	return os.WriteFile(filepath.Join(dir, clockFile), fmt.Appendf(nil, "%+d\n", int64(off.Seconds())), 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, clockFile), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(int64(off.Seconds()))), 0)
+	return errors.Join(err, f.Close())
 }
 
 // clockJumps has the wall clock of a transaction coordinator jump, and jump back. It struck once a transaction has begun at the wrong time.

@@ -14,7 +14,7 @@ type disk struct{}
 
 var errLinuxOnly = errors.New("a disk is filled, and a clock set, on Linux only")
 
-func (r *Rig) clocks(*apache.Options) error                                 { return errLinuxOnly }
+func (r *Rig) clocks(context.Context, *apache.Options) error                { return errLinuxOnly }
 func (r *Rig) clockJumps(context.Context, *chaos.Chaos, *chaos.Fault) error { return errLinuxOnly }
 func mountDisk(string, int) (*disk, error)                                  { return nil, errLinuxOnly }
 func (d *disk) unmount() error                                              { return nil }

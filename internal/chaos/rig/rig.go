@@ -64,7 +64,7 @@ type Options struct {
 	Dir      string // for everything, there already
 	Kind     stack.Kind
 	Brokers  int
-	Clocks   bool              // brokers' wall clocks that can jump: needs libfaketime
+	Clocks   bool              // brokers' wall clocks that can jump: needs a C compiler
 	Disks    bool              // file systems of their own, that can be full: needs root
 	Settings map[string]string // further EXACTLY_ settings of the workers
 	Say      func(string)
@@ -109,17 +109,17 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 			Properties: map[string]string{"num.network.threads": "2", "num.io.threads": "4"},
 			JVM:        []string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"},
 		}
-		if o.Clocks {
-			if err := r.clocks(&so.Apache); err != nil {
-				return nil, err
-			}
-		}
 		if o.Disks && o.Brokers > 1 {
 			d, err := mountDisk(r.brokerDir(o.Brokers-1), -1)
 			if err != nil {
 				return nil, err
 			}
 			r.disks = append(r.disks, d)
+		}
+		if o.Clocks { // after the disk, which would hide one of them
+			if err := r.clocks(ctx, &so.Apache); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if r.stack, err = stack.Start(ctx, so); err != nil {
