@@ -55,7 +55,8 @@ func setClock(dir string, off time.Duration) error {
 	return errors.Join(err, f.Close())
 }
 
-// clockJumps has the wall clock of a transaction coordinator jump, and jump back. It struck once a transaction has begun at the wrong time.
+// clockJumps has the wall clock of a transaction coordinator jump. It struck once a transaction has begun at the wrong time. The broker is started
+// again with the right one, as whoever has to mend this would: by the clock's jump back alone, Kafka's own timers stand for as long as it was ahead.
 func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (err error) {
 	r.kafka.Lock()
 	defer r.kafka.Unlock()
@@ -72,7 +73,13 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 		off = -off
 	}
 	dir := r.brokerDir(b.ID())
-	defer func() { err = errors.Join(err, setClock(dir, 0)) }()
+	defer func() {
+		b.Kill()
+		err = errors.Join(err, setClock(dir, 0), b.Start(ctx))
+		if err == nil {
+			err = r.whole(ctx, cl)
+		}
+	}()
 	at := time.Now()
 	if err := setClock(dir, off); err != nil {
 		return err
