@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -73,6 +74,8 @@ var troubles = []trouble{
 	{name: "bandwidth", up: "bandwidth", upWith: `{"rate": 40}`, down: "bandwidth", downWith: `{"rate": 40}`},
 }
 
+var errNothing = errors.New("nothing passed through the network while it was struck")
+
 // strike brings the trouble upon some proxies for a while. It returns what was seen to pass into it.
 func (t trouble) strike(ctx context.Context, ps []*proxy, d time.Duration) (string, error) {
 	var bytes, closed int64
@@ -113,7 +116,7 @@ func (t trouble) strike(ctx context.Context, ps []*proxy, d time.Duration) (stri
 		}
 	}
 	if failed == nil && bytes == 0 && closed == 0 {
-		failed = fmt.Errorf("nothing passed through the network while it was struck")
+		failed = errNothing
 	}
 	return fmt.Sprintf("%d bytes and the end of %d connections met it", bytes, closed), failed
 }

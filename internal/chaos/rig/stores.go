@@ -184,11 +184,15 @@ func (r *Rig) network(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error
 		if t.name != name {
 			continue
 		}
-		if err := r.networked(ctx, c, f); err != nil {
-			return err
+		var seen string
+		err := errNothing
+		for tried := 0; tried < 4 && errors.Is(err, errNothing); tried++ { // the worker may have had no connection for what else was broken
+			if err := r.networked(ctx, c, f); err != nil {
+				return err
+			}
+			c.Struck(f, time.Now(), "", "network of "+WorkerN)
+			seen, err = t.strike(ctx, ps, f.Lasts())
 		}
-		c.Struck(f, time.Now(), "", "network of "+WorkerN)
-		seen, err := t.strike(ctx, ps, f.Lasts())
 		if err != nil {
 			return err
 		}
