@@ -41,7 +41,7 @@ type bars struct {
 
 func wanted() bars {
 	b := bars{
-		size:   chaos.Size{Kills: 40, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: rig.Session, Between: 1500 * time.Millisecond, Clients: clients},
+		size:   chaos.Size{Kills: 40, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: rig.Session, Between: 3500 * time.Millisecond, Clients: clients},
 		rig:    rig.Size{Brokers: 4, Postgres: 4, Network: 1, Clocks: 1, Storm: 15 * time.Second, Grow: true, Between: 2 * time.Second, Clients: clients},
 		clicks: 500_000, pace: 8 * time.Minute, within: 12 * time.Minute,
 	}

@@ -190,7 +190,11 @@ func (r *Rig) network(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error
 			if err := r.networked(ctx, c, f); err != nil {
 				return err
 			}
-			c.Struck(f, time.Now(), "", "network of "+WorkerN)
+			broken := "network of " + WorkerN
+			if tried > 0 {
+				broken = "" // still
+			}
+			c.Struck(f, time.Now(), "", broken)
 			seen, err = t.strike(ctx, ps, f.Lasts())
 		}
 		if err != nil {
