@@ -20,6 +20,12 @@ var page string
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"number":  number,
 	"seconds": func(ms int64) string { return fmt.Sprintf("%.1f s", seconds(ms)) },
+	"spread": func(s Spread) template.HTML { // median, p99 and worst, each in its cell; of nothing, a dash
+		if s.N == 0 {
+			return template.HTML(strings.Repeat(`<td class="n">–</td>`, 3))
+		}
+		return template.HTML(fmt.Sprintf(`<td class="n">%.1f s</td><td class="n">%.1f s</td><td class="n">%.1f s</td>`, seconds(s.Median), seconds(s.P99), seconds(s.Worst)))
+	},
 	"minutes": func(ms int64) string {
 		d := time.Duration(ms) * time.Millisecond
 		return fmt.Sprintf("%d min %02d s", int(d.Minutes()), int(d.Seconds())%60)
