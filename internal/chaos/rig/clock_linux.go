@@ -70,7 +70,7 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 	}
 	off := time.Hour
 	if f.Detail == back {
-		off = -off
+		off = -10 * time.Second // a broker's own timers stand still for as long
 	}
 	dir := r.brokerDir(b.ID())
 	defer func() {
@@ -93,7 +93,7 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 			}
 			for _, t := range txns {
 				began = time.UnixMilli(t.StartTimestamp)
-				if d := began.Sub(at); t.StartTimestamp > 0 && (d-off).Abs() < 10*time.Minute {
+				if d := time.Until(began); t.StartTimestamp > 0 && (d-off).Abs() < off.Abs()/2 {
 					return true
 				}
 			}

@@ -56,7 +56,7 @@ const (
 // Which way a clock jumps.
 const (
 	forward = "an hour forward"
-	back    = "an hour back"
+	back    = "ten seconds back"
 )
 
 // Options say what to break.
