@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -206,10 +207,18 @@ func (r *Rig) network(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error
 	return fmt.Errorf("no such trouble: %s", name)
 }
 
-// networked waits until WorkerN has something to do, with the client the fault asks for.
+var consuming = regexp.MustCompile(`\tconsuming\t`)
+
+// networked waits until WorkerN has something to do, with the client the fault asks for. The rows may still name it for what it was before it was
+// started again: a process that has only just begun has no connection that could be struck.
 func (r *Rig) networked(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error {
 	if w := c.WorkerOf(WorkerN); !w.Running() || f.Client != "" && w.Client != f.Client {
-		if _, err := c.Replace(WorkerN, f.Client); err != nil {
+		w, err := c.Replace(WorkerN, f.Client)
+		if err != nil {
+			return err
+		}
+		from := w.LogSize()
+		if err := c.Until(ctx, WorkerN+" consumes", func() bool { return w.Says(consuming, from) || !w.Running() }); err != nil {
 			return err
 		}
 	}
