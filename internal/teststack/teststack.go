@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
 )
@@ -49,12 +50,43 @@ func Start(ctx context.Context, o stack.Options) (*stack.Stack, error) {
 	return nil, fmt.Errorf("%s=%s: it must be embedded, kafka (one broker) or kafka3 (three)", Variable, asked)
 }
 
-// Build builds the program into dir, with build tags (failpoints), and returns where it is. The error has what the compiler said.
+// Build builds the program, without what only a debugger reads, with build tags (failpoints), into dir, and returns where it is. It is kept in
+// the user's cache folder as well: linking it takes as long as many a test, and whoever asks next gets a copy if nothing has changed. The error
+// has what the compiler said.
 func Build(dir string, tags ...string) (string, error) {
 	bin := filepath.Join(dir, "exactly")
-	out, err := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", bin, "github.com/exactly-pipeline/exactly/cmd/exactly").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the program: %w\n%s", err, out)
+	if err := build(bin, strings.Join(tags, ",")); err != nil {
+		return "", fmt.Errorf("build the program: %w", err)
 	}
 	return bin, nil
+}
+
+func build(bin, tags string) error {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	cache = filepath.Join(cache, "exactly")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return err
+	}
+	kept := filepath.Join(cache, "tested-"+tags)
+	// One at a time, and nobody copies what is being written. The lock goes with the file.
+	lock, err := os.OpenFile(kept+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-tags", tags, "-o", kept, "github.com/exactly-pipeline/exactly/cmd/exactly").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	content, err := os.ReadFile(kept)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(bin, content, 0o755)
 }
