@@ -2,11 +2,13 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"time"
 
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/connect"
+	"github.com/exactly-pipeline/exactly/internal/transactions"
 )
 
 // settle drains: until both stores are at the stable end of the log and nothing has moved for a quiet period, or until nothing moves any
@@ -32,7 +34,26 @@ func (c *Chaos) settle(ctx context.Context) *Report {
 		return r.finish(c)
 	}
 	r.Audit = rep
+	if r.Audit.Found[audit.Undecided] > 0 {
+		c.tellOpen(ctx, r)
+	}
 	return r.finish(c)
+}
+
+// tellOpen notes which Kafka transactions are still open: they hide what the audit could not decide.
+func (c *Chaos) tellOpen(ctx context.Context, r *Report) {
+	open, err := transactions.New(&c.cfg, c.adm).List(ctx, transactions.Options{})
+	if err != nil {
+		r.Notes = append(r.Notes, "open transactions could not be listed: "+err.Error())
+		return
+	}
+	for _, t := range open.Transactions {
+		line, err := json.Marshal(t)
+		if err != nil {
+			line = []byte(err.Error())
+		}
+		r.Notes = append(r.Notes, "left open in Kafka: "+string(line))
+	}
 }
 
 func (c *Chaos) audit(ctx context.Context) (*audit.Report, error) {

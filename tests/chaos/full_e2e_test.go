@@ -100,6 +100,9 @@ func TestChaos(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, err)
+	if rep.Verdict != chaos.Held {
+		keepBrokerLogs(t, r, logs)
+	}
 	closed = true
 	require.NoError(t, r.Close())
 	require.Equal(t, chaos.Held, rep.Verdict, strings.Join(rep.Why, "\n"))
@@ -117,6 +120,16 @@ func TestChaos(t *testing.T) {
 	}
 	if took := time.Duration(rep.TookMs) * time.Millisecond; took > b.within {
 		t.Errorf("it took %v, more than %v", took, b.within)
+	}
+}
+
+// keepBrokerLogs puts what the brokers said beside what the workers did.
+func keepBrokerLogs(t *testing.T, r *rig.Rig, dir string) {
+	c := r.Stack().Cluster()
+	for i := range c.Size() {
+		said, err := os.ReadFile(c.Broker(i).LogFile())
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("broker-%d.log", i)), said, 0o600))
 	}
 }
 
