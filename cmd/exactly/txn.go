@@ -91,6 +91,9 @@ func printTransactions(out io.Writer, r *transactions.Report) error {
 		if t.Overdue {
 			state += " (overdue)"
 		}
+		if t.AheadMs != nil { // of no age, however long it has been open
+			state += " (begun " + milliseconds(t.AheadMs) + " in the future: its coordinator's clock was ahead, its timeout comes that much later)"
+		}
 		head := fmt.Sprintf("%s\t%s\t%d/%d\t%s\t%s", textOrDash(t.ID), state, t.ProducerID, t.ProducerEpoch, milliseconds(t.AgeMs), milliseconds(t.TimeoutMs))
 		if len(t.Partitions) == 0 {
 			fmt.Fprintf(w, "%s\t-\t-\t-\t-\t-\n", head)

@@ -164,6 +164,9 @@ var kafkaRules = []rule{
 					p.found(strings.Join(where, ", "), run, "a transaction of producer %d that no coordinator knows of hangs there", t.ProducerID)
 				} else if t.Overdue {
 					p.found(strings.Join(where, ", "), run, "a transaction of %s has been open for %v, longer than its timeout of %v", t.ID, time.Duration(*t.AgeMs)*time.Millisecond, time.Duration(*t.TimeoutMs)*time.Millisecond)
+				} else if t.AheadMs != nil {
+					p.found(strings.Join(where, ", "), run, "a transaction of %s began %v in the future: its coordinator's clock was ahead, and its timeout comes that much later",
+						t.ID, time.Duration(*t.AheadMs)*time.Millisecond)
 				}
 			}
 		},

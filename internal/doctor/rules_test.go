@@ -113,6 +113,10 @@ var broken = []struct {
 		age, timeout := int64(120_000), int64(10_000)
 		f.Open = []transactions.Transaction{{ID: "exactly-w", State: "Ongoing", AgeMs: &age, TimeoutMs: &timeout, Overdue: true}}
 	}},
+	{"open-transactions", Warning, "exactly-w began 1h0m0s in the future", func(f *Facts) {
+		age, timeout, ahead := int64(0), int64(10_000), int64(3_600_000)
+		f.Open = []transactions.Transaction{{ID: "exactly-w", State: "Ongoing", AgeMs: &age, TimeoutMs: &timeout, AheadMs: &ahead}}
+	}},
 
 	{"topic-missing", Error, "user_clicks_dlq does not exist", func(f *Facts) { delete(f.Topics, dlq) }},
 	{"topic-identity", Error, "the cluster is other", func(f *Facts) { f.ClusterID = "other" }},

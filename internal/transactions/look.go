@@ -231,6 +231,9 @@ func (l *look) coordinated(t kadm.DescribedTransaction) Transaction {
 		out.StartedAt = ptr(time.UnixMilli(t.StartTimestamp).UTC())
 		out.AgeMs = ptr(max(0, l.d.now().UnixMilli()-t.StartTimestamp))
 		out.Overdue = *out.AgeMs > *out.TimeoutMs+grace.Milliseconds()
+		if ahead := t.StartTimestamp - l.d.now().UnixMilli(); ahead > grace.Milliseconds() {
+			out.AheadMs = ptr(ahead)
+		}
 	}
 	for _, topic := range t.Topics.Sorted() {
 		for _, p := range topic.Partitions {

@@ -36,6 +36,7 @@ type Transaction struct {
 	AgeMs         *int64      `json:"age_ms"`      // by this machine's clock
 	TimeoutMs     *int64      `json:"timeout_ms"`  // after which the coordinator aborts it by itself
 	Overdue       bool        `json:"overdue"`     // older than its timeout: the coordinator should have ended it
+	AheadMs       *int64      `json:"ahead_ms"`    // it began that much later than now: its coordinator's clock was ahead, and the timeout is late by as much
 	Ours          bool        `json:"ours"`        // its id begins with the group's name
 	Partitions    []Partition `json:"partitions"`
 }

@@ -148,6 +148,15 @@ func TestWhichAreListed(t *testing.T) {
 	ts = b.list(Options{OlderThan: time.Hour})
 	require.Len(t, ts, 1)
 	require.True(t, ts[0].Overdue, "the coordinator should have ended it long ago")
+	require.Nil(t, ts[0].AheadMs)
+
+	b.now = func() time.Time { return time.Now().Add(-time.Hour) } // as after the coordinator's clock was an hour ahead
+	ts = b.list(Options{All: true})
+	require.Len(t, ts, 2)
+	for _, x := range ts {
+		require.False(t, x.Overdue)
+		require.InDelta(t, time.Hour.Milliseconds(), *x.AheadMs, float64(time.Minute.Milliseconds()))
+	}
 }
 
 // A transaction that has staged a group offset, and no record yet.
