@@ -142,7 +142,7 @@ func (c *Chaos) open(ctx context.Context) (err error) {
 	return os.MkdirAll(filepath.Join(c.opt.Dir, "marks"), 0o755)
 }
 
-// runLanes runs the lanes side by side, the faults of each one after the other.
+// runLanes runs the lanes side by side, the faults of each one after the other. A lane without calm faults begins when they are all over.
 func (c *Chaos) runLanes(ctx context.Context) {
 	lanes := map[string][]*Fault{}
 	var order []string
@@ -155,14 +155,24 @@ func (c *Chaos) runLanes(ctx context.Context) {
 		}
 		lanes[f.Lane] = append(lanes[f.Lane], &f)
 	}
-	var wg sync.WaitGroup
+	var wg, calm sync.WaitGroup
+	for _, f := range c.faults {
+		if f.Calm {
+			calm.Add(1)
+		}
+	}
 	for _, name := range order {
 		wg.Go(func() {
+			if !lanes[name][0].Calm {
+				calm.Wait()
+			}
 			for _, f := range lanes[name] {
-				if wait.For(ctx, f.After) != nil {
-					return
+				if wait.For(ctx, f.After) == nil {
+					c.strike(ctx, f)
 				}
-				c.strike(ctx, f)
+				if f.Calm {
+					calm.Done()
+				}
 			}
 		})
 	}

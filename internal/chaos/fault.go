@@ -30,8 +30,9 @@ type Fault struct {
 	Client string        `json:"client,omitempty"` // the Kafka client the worker has after it
 	Detail string        `json:"detail,omitempty"` // what the kind needs to know
 	AtOnce bool          `json:"restarted_at_once,omitempty"`
-	After  time.Duration `json:"-"` // waited before it
-	For    time.Duration `json:"-"` // how long it lasts
+	Calm   bool          `json:"calm,omitempty"` // other lanes begin after it
+	After  time.Duration `json:"-"`              // waited before it
+	For    time.Duration `json:"-"`              // how long it lasts
 
 	Confirmed   string   `json:"confirmed"` // how it is known that it struck; empty: it did not
 	AtMs        int64    `json:"at_ms"`     // all since the run began

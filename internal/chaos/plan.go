@@ -11,6 +11,7 @@ import (
 type Size struct {
 	Kills    int // of workers, those at failpoints included
 	Rounds   int // of every failpoint; a kill in a drain needs one before it, which counts
+	Calm     int // so many of the kills come before anything else begins: what a takeover takes with all else in order is measured on them
 	Zombies  int
 	Terms    int
 	Memory   int
@@ -58,7 +59,7 @@ func Plan(rng *rand.Rand, s Size) []Fault {
 		if i%2 == 1 {
 			kills[i].Worker, kills[i].Lane = WorkerB, "kills b"
 		}
-		kills[i].AtOnce = rng.IntN(3) == 0
+		kills[i].AtOnce, kills[i].Calm = rng.IntN(3) == 0, i < s.Calm
 	}
 	var z []Fault
 	for i := range s.Zombies {

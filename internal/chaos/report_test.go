@@ -87,12 +87,15 @@ func TestSpread(t *testing.T) {
 
 // The same seed is the same schedule; it has as many kills as asked for, and every failpoint in each round.
 func TestPlan(t *testing.T) {
-	size := Size{Kills: 40, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: 3 * time.Second, Between: time.Second, Clients: []string{"confluent", "franz"}}
+	size := Size{Kills: 40, Calm: 12, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: 3 * time.Second, Between: time.Second, Clients: []string{"confluent", "franz"}}
 	plan := Plan(NewRand(5), size)
 	require.Equal(t, plan, Plan(NewRand(5), size))
 	require.NotEqual(t, plan, Plan(NewRand(6), size))
-	kills, at, zombies := 0, map[string]int{}, 0
+	kills, calm, at, zombies := 0, 0, map[string]int{}, 0
 	for _, f := range plan {
+		if f.Calm {
+			calm++
+		}
 		switch f.Kind {
 		case KillAt:
 			at[f.Point]++
@@ -108,6 +111,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	require.Equal(t, 40, kills)
+	require.Equal(t, 12, calm)
 	require.Equal(t, 8, zombies)
 	for _, p := range failpoint.Names() {
 		require.Equal(t, 1, at[p], p)

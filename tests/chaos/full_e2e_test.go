@@ -41,12 +41,12 @@ type bars struct {
 
 func wanted() bars {
 	b := bars{
-		size:   chaos.Size{Kills: 40, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: rig.Session, Between: 3500 * time.Millisecond, Clients: clients},
+		size:   chaos.Size{Kills: 40, Calm: 12, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: rig.Session, Between: 3500 * time.Millisecond, Clients: clients},
 		rig:    rig.Size{Brokers: 4, Postgres: 4, Network: 1, Clocks: 1, Storm: 15 * time.Second, Grow: true, Between: 2 * time.Second, Clients: clients},
 		clicks: 500_000, pace: 8 * time.Minute, within: 12 * time.Minute,
 	}
 	if *full {
-		b.size.Kills, b.size.Rounds, b.size.Zombies, b.size.Terms, b.size.Memory, b.size.Twins = 100, 3, 20, 5, 3, 3
+		b.size.Kills, b.size.Calm, b.size.Rounds, b.size.Zombies, b.size.Terms, b.size.Memory, b.size.Twins = 100, 30, 3, 20, 5, 3, 3
 		b.rig.Brokers, b.rig.Postgres, b.rig.Network, b.rig.Clocks, b.rig.Storm = 10, 10, 3, 2, 40*time.Second
 		b.clicks, b.pace, b.within = 1_000_000, 22*time.Minute, 30*time.Minute
 	}

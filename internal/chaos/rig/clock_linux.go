@@ -15,6 +15,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/chaos"
 	"github.com/exactly-pipeline/exactly/internal/stack/apache"
+	"github.com/exactly-pipeline/exactly/internal/transactions"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
@@ -57,6 +58,7 @@ func setClock(dir string, off time.Duration) error {
 
 // clockJumps has the wall clock of a transaction coordinator jump. It struck once a transaction has begun at the wrong time. The broker is started
 // again with the right one, as whoever has to mend this would: by the clock's jump back alone, Kafka's own timers stand for as long as it was ahead.
+// What was begun in that future and not ended since is aborted, as `exactly txn abort` does: its timeout comes when the future is there.
 func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (err error) {
 	r.kafka.Lock()
 	defer r.kafka.Unlock()
@@ -78,6 +80,9 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 		err = errors.Join(err, setClock(dir, 0), b.Start(ctx))
 		if err == nil {
 			err = r.whole(ctx, cl)
+		}
+		if err == nil && off > 0 {
+			err = r.endForgotten(ctx, c, f)
 		}
 	}()
 	at := time.Now()
@@ -108,5 +113,53 @@ func (r *Rig) clockJumps(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) (e
 		return err
 	}
 	f.Confirmed = fmt.Sprintf("broker %d's clock was off by %v for %.1f s; a transaction began at %s by it", b.ID(), off, time.Since(at).Seconds(), began.UTC().Format(time.TimeOnly))
+	return nil
+}
+
+// endForgotten aborts the transactions that began in the future, if they have not ended within a worker's session: nobody is at work on them.
+func (r *Rig) endForgotten(ctx context.Context, c *chaos.Chaos, f *chaos.Fault) error {
+	desk := transactions.New(&r.cfg, c.Admin())
+	open := func() (map[string]transactions.Transaction, error) {
+		list, err := desk.List(ctx, transactions.Options{})
+		if err != nil {
+			return nil, err
+		}
+		ahead := map[string]transactions.Transaction{}
+		for _, t := range list.Transactions {
+			if t.AheadMs != nil && t.ID != "" {
+				ahead[t.ID] = t
+			}
+		}
+		return ahead, nil
+	}
+	before, err := open()
+	if err != nil || len(before) == 0 {
+		return err
+	}
+	if err := wait.For(ctx, 2*Session); err != nil {
+		return err
+	}
+	after, err := open()
+	if err != nil {
+		return err
+	}
+	for id, is := range after {
+		was, there := before[id]
+		if !there || was.ProducerEpoch != is.ProducerEpoch || !was.StartedAt.Equal(*is.StartedAt) {
+			continue // another one
+		}
+		plan, err := desk.Plan(ctx, transactions.Target{ID: id})
+		if err == nil {
+			_, err = desk.Abort(ctx, plan)
+		}
+		var over *transactions.RefusedError
+		if errors.As(err, &over) {
+			continue // it has ended by itself
+		}
+		if err != nil {
+			return err
+		}
+		f.Confirmed += fmt.Sprintf("; %s had left a transaction open that began in that future: aborted by hand", id)
+	}
 	return nil
 }
