@@ -164,6 +164,7 @@ func below(t *testing.T, dir string) map[int]string {
 
 // One broker: what is there is there again after an orderly end, and after a kill, on the same addresses; nothing outlives either.
 func TestDevKafka(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := start(t, dir)
 	t.Log(teststack.Says + "apache kafka, 1 broker")
@@ -196,6 +197,7 @@ func TestDevKafka(t *testing.T) {
 
 // Three brokers: setup makes three copies, a broker that is killed is started again, and the pipeline goes on meanwhile.
 func TestDevThreeBrokers(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d := start(t, dir, "--brokers", "3")
 	t.Log(teststack.Says + "apache kafka, 3 brokers")

@@ -167,13 +167,18 @@ func TestEachRightIsNeeded(t *testing.T) {
 				name = fmt.Sprint(i, " ", rules[i].Operation, " on ", rules[i].Type)
 			}
 			t.Run(string(role)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				user := fmt.Sprintf("%s-without-%d-%d", role, i, worlds.Add(1))
 				w := w.with()
 				w.t, w.dir = t, t.TempDir()
-				user := fmt.Sprintf("%s-without-%d-%d", role, i, worlds.Add(1))
-				if role == acl.Setup { // topics that are not there yet
+				switch role {
+				case acl.Setup: // topics that are not there yet
 					w = w.with("topics.input", user+".in", "topics.output", user+".out", "topics.dlq", user+".dlq", "group", user)
-					rules = acl.Rules(w.config(), role)
+				case acl.Worker: // nobody else's rebalances
+					w = w.with("group", user)
+					w.exactly("setup")
 				}
+				rules := acl.Rules(w.config(), role)
 				w.user(user)
 				w.permit("User:"+user, i, role)
 				as := w.as(user)
