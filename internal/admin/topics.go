@@ -27,6 +27,7 @@ func (a *Admin) AwaitTopics(ctx context.Context, topics ...string) error {
 		return fmt.Errorf("ask kafka for its brokers: %w", err)
 	}
 	for _, b := range brokers {
+		var last error // what the broker said
 		for {
 			err := a.knows(ctx, b.NodeID, topics)
 			if err == nil {
@@ -37,8 +38,11 @@ func (a *Admin) AwaitTopics(ctx context.Context, topics ...string) error {
 				a.log.Warn("broker does not answer", zap.Int32("broker", b.NodeID), zap.Error(err))
 				break
 			}
+			if ke != nil || last == nil {
+				last = err
+			}
 			if wait.For(ctx, 20*time.Millisecond) != nil {
-				return fmt.Errorf("wait for topics on broker %d: %w", b.NodeID, err)
+				return fmt.Errorf("wait for topics on broker %d: %w", b.NodeID, last)
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func TestAwaitTopics(t *testing.T) {
 	require.Equal(t, map[int32]int{0: 1, 1: 1, 2: 4}, asked)
 	forever = true
 	mu.Unlock()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	err = a.AwaitTopics(ctx, "known", "late")
 	require.ErrorIs(t, err, kerr.UnknownTopicOrPartition)
