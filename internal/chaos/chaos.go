@@ -62,15 +62,16 @@ type Chaos struct {
 	mu      sync.Mutex
 	workers map[string]*Worker
 	faults  []*Fault
-	infra   []span // when stores or the network were struck
+	spans   []span // when anything was struck
 	notes   []string
 	load    *load
 	out     sync.Mutex
 }
 
-// span is a time during which something else than a worker was broken.
+// span is a time during which something was broken.
 type span struct {
-	from, to time.Time // to is zero while it lasts
+	from, to time.Time     // to is zero while it lasts
+	glow     time.Duration // how long it still tells after that
 	what     string
 }
 
@@ -142,7 +143,8 @@ func (c *Chaos) open(ctx context.Context) (err error) {
 	return os.MkdirAll(filepath.Join(c.opt.Dir, "marks"), 0o755)
 }
 
-// runLanes runs the lanes side by side, the faults of each one after the other. A lane without calm faults begins when they are all over.
+// runLanes runs the lanes side by side, the faults of each one after the other. Calm faults come one at a time, and other lanes begin when they
+// are over.
 func (c *Chaos) runLanes(ctx context.Context) {
 	lanes := map[string][]*Fault{}
 	var order []string
@@ -156,6 +158,7 @@ func (c *Chaos) runLanes(ctx context.Context) {
 		lanes[f.Lane] = append(lanes[f.Lane], &f)
 	}
 	var wg, calm sync.WaitGroup
+	var one sync.Mutex
 	for _, f := range c.faults {
 		if f.Calm {
 			calm.Add(1)
@@ -167,10 +170,14 @@ func (c *Chaos) runLanes(ctx context.Context) {
 				calm.Wait()
 			}
 			for _, f := range lanes[name] {
+				if f.Calm {
+					one.Lock()
+				}
 				if wait.For(ctx, f.After) == nil {
 					c.strike(ctx, f)
 				}
 				if f.Calm {
+					one.Unlock()
 					calm.Done()
 				}
 			}
@@ -213,16 +220,18 @@ func (c *Chaos) strike(ctx context.Context, f *Fault) {
 }
 
 // Struck notes that the fault has struck, when, and how that is known. For faults of stores and of the network: what is broken until the
-// injection returns.
+// injection returns; empty: a worker.
 func (c *Chaos) Struck(f *Fault, at time.Time, confirmed, broken string) {
 	f.at, f.Confirmed, f.AtMs = at, confirmed, at.Sub(c.begun).Milliseconds()
 	f.before = c.watch.at(at)
-	if broken != "" {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.infra = append(c.infra, span{from: at, what: fmt.Sprintf("%d: %s", f.N, broken)})
-		f.span = len(c.infra)
+	glow := afterglow
+	if broken == "" {
+		broken, glow = string(f.Kind), 0
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spans = append(c.spans, span{from: at, glow: glow, what: fmt.Sprintf("%d: %s", f.N, broken)})
+	f.span = len(c.spans)
 }
 
 func (c *Chaos) closeSpan(f *Fault) {
@@ -235,17 +244,18 @@ func (c *Chaos) closeSpan(f *Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.span > 0 {
-		c.infra[f.span-1].to = now
+		c.spans[f.span-1].to = now
 	}
 }
 
-// overlaps notes what else was broken while the fault was being recovered from, or shortly before: a takeover then takes what that takes.
+// overlaps notes what else was broken while the fault was being recovered from, or shortly before: a takeover then takes what that takes. A
+// worker that dies while the group is at work on another's death is waited for as well, for a session more.
 func (c *Chaos) overlaps(f *Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	end := f.at.Add(time.Duration(f.TookMs) * time.Millisecond)
-	for i, s := range c.infra {
-		if i+1 != f.span && s.from.Before(end) && (s.to.IsZero() || s.to.Add(afterglow).After(f.at)) {
+	for i, s := range c.spans {
+		if i+1 != f.span && s.from.Before(end) && (s.to.IsZero() || s.to.Add(s.glow).After(f.at)) {
 			f.Beside = append(f.Beside, s.what)
 		}
 	}

@@ -6,7 +6,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/exactly-pipeline/exactly/internal/admin"
 	fp "github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -147,6 +150,30 @@ func TestInputExpiresWhileReading(t *testing.T) {
 	b.until("everything else is stored and published", func() bool { return b.stored() == b.sent && b.published() == b.sent })
 }
 
+// recreate deletes a topic and makes it anew, and returns when no broker takes it for the old one any more: each learns of it by itself (KRaft).
+func (b *bundle) recreate(topic string) {
+	b.t.Helper()
+	cl, err := kgo.NewClient(admin.Options(&b.cfg)...)
+	require.NoError(b.t, err)
+	defer cl.Close()
+	_, err = b.adm.Kadm().DeleteTopic(b.ctx, topic)
+	require.NoError(b.t, err)
+	made, err := b.adm.Kadm().CreateTopic(b.ctx, partitions, 1, nil, topic)
+	require.NoError(b.t, err)
+	brokers, err := b.adm.Kadm().ListBrokers(b.ctx)
+	require.NoError(b.t, err)
+	for _, at := range brokers {
+		b.until("the broker knows the new topic", func() bool {
+			req := kmsg.NewPtrMetadataRequest()
+			t := kmsg.NewMetadataRequestTopic()
+			t.Topic = &topic
+			req.Topics = append(req.Topics, t)
+			res, err := cl.Broker(int(at.NodeID)).Request(b.ctx, req)
+			return err == nil && res.(*kmsg.MetadataResponse).Topics[0].TopicID == [16]byte(made.ID)
+		})
+	}
+}
+
 // A recreated input topic is another source: the worker refuses it, also while it is consuming.
 func TestTopicRecreated(t *testing.T) {
 	for _, which := range []string{"input", "output"} {
@@ -156,10 +183,7 @@ func TestTopicRecreated(t *testing.T) {
 			w := b.start("a")
 			b.settle()
 			topic := map[string]string{"input": b.cfg.Topics.Input, "output": b.cfg.Topics.Output}[which]
-			_, err := b.adm.Kadm().DeleteTopic(b.ctx, topic)
-			require.NoError(t, err)
-			_, err = b.adm.Kadm().CreateTopic(b.ctx, partitions, 1, nil, topic)
-			require.NoError(t, err)
+			b.recreate(topic)
 			w.says("topic " + topic + " is not the one this source was set up with")
 			out, code := b.try("run")
 			require.Equal(t, 1, code, out)
@@ -172,10 +196,7 @@ func TestTopicRecreated(t *testing.T) {
 func TestRecreatedInputAccepted(t *testing.T) {
 	b := setup(t)
 	b.alone(clicks / 4)
-	_, err := b.adm.Kadm().DeleteTopic(b.ctx, b.cfg.Topics.Input)
-	require.NoError(t, err)
-	_, err = b.adm.Kadm().CreateTopic(b.ctx, partitions, 1, nil, b.cfg.Topics.Input)
-	require.NoError(t, err)
+	b.recreate(b.cfg.Topics.Input)
 	out, code := b.try("setup")
 	require.Equal(t, 1, code, out)
 	require.Contains(t, out, "--accept-recreated")

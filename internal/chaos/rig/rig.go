@@ -262,6 +262,15 @@ func (r *Rig) Close() error {
 	return errors.Join(errs...)
 }
 
+// Disks says whether this process may mount file systems that can be filled: nil, or why not. It mounts one, in dir, and takes it away.
+func Disks(dir string) error {
+	d, err := mountDisk(filepath.Join(dir, "mountable"), -1)
+	if err != nil {
+		return err
+	}
+	return d.unmount()
+}
+
 // Size is how much happens to a rig.
 type Size struct {
 	Brokers  int // killed; every fourth one is stopped in an orderly way beside
