@@ -159,41 +159,48 @@ func TestEachRightIsNeeded(t *testing.T) {
 	p.says("consuming")
 	w.settled(50)
 	p.stop()
-	for _, role := range []acl.Role{acl.Setup, acl.Generate, acl.Audit, acl.Worker} { // the last publishes what no audit would let pass
-		rules := acl.Rules(w.config(), role)
-		for i := -1; i < len(rules); i++ {
-			name := "all"
-			if i >= 0 {
-				name = fmt.Sprint(i, " ", rules[i].Operation, " on ", rules[i].Type)
+	for _, role := range []acl.Role{acl.Setup, acl.Generate, acl.Audit, acl.Worker} { // one after the other: the last publishes what no audit would let pass
+		t.Run(string(role), func(t *testing.T) {
+			rules := acl.Rules(w.config(), role)
+			for i := -1; i < len(rules); i++ {
+				name := "all"
+				if i >= 0 {
+					name = fmt.Sprint(i, " ", rules[i].Operation, " on ", rules[i].Type)
+				}
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					w.without(t, role, i)
+				})
 			}
-			t.Run(string(role)+"/"+name, func(t *testing.T) {
-				t.Parallel()
-				user := fmt.Sprintf("%s-without-%d-%d", role, i, worlds.Add(1))
-				w := w.with()
-				w.t, w.dir = t, t.TempDir()
-				switch role {
-				case acl.Setup: // topics that are not there yet
-					w = w.with("topics.input", user+".in", "topics.output", user+".out", "topics.dlq", user+".dlq", "group", user)
-				case acl.Worker: // nobody else's rebalances
-					w = w.with("group", user)
-					w.exactly("setup")
-				}
-				rules := acl.Rules(w.config(), role)
-				w.user(user)
-				w.permit("User:"+user, i, role)
-				as := w.as(user)
-				switch role {
-				case acl.Setup:
-					expect(t, i, rules, func() (string, int) { return as.try("setup") })
-				case acl.Generate:
-					expect(t, i, rules, func() (string, int) { return as.try("generate", "--rate", "0", "--count", "10") })
-				case acl.Audit:
-					expect(t, i, rules, func() (string, int) { return as.try("audit") })
-				case acl.Worker:
-					as.operations(i, rules)
-				}
-			})
-		}
+		})
+	}
+}
+
+// without has a role's command or operations done by a user who lacks its i-th right; -1: none.
+func (w *world) without(t *testing.T, role acl.Role, i int) {
+	user := fmt.Sprintf("%s-without-%d-%d", role, i, worlds.Add(1))
+	w = w.with()
+	w.t, w.dir = t, t.TempDir()
+	switch role {
+	case acl.Setup: // topics that are not there yet
+		w = w.with("topics.input", user+".in", "topics.output", user+".out", "topics.dlq", user+".dlq", "group", user)
+	case acl.Worker: // nobody else's rebalances
+		w = w.with("group", user)
+		w.exactly("setup")
+	}
+	rules := acl.Rules(w.config(), role)
+	w.user(user)
+	w.permit("User:"+user, i, role)
+	as := w.as(user)
+	switch role {
+	case acl.Setup:
+		expect(t, i, rules, func() (string, int) { return as.try("setup") })
+	case acl.Generate:
+		expect(t, i, rules, func() (string, int) { return as.try("generate", "--rate", "0", "--count", "10") })
+	case acl.Audit:
+		expect(t, i, rules, func() (string, int) { return as.try("audit") })
+	case acl.Worker:
+		as.operations(i, rules)
 	}
 }
 
