@@ -42,7 +42,7 @@ type bars struct {
 func wanted() bars {
 	b := bars{
 		size:   chaos.Size{Kills: 40, Calm: 12, Rounds: 1, Zombies: 8, Terms: 2, Memory: 1, Twins: 1, Session: rig.Session, Between: 3500 * time.Millisecond, Clients: clients},
-		rig:    rig.Size{Brokers: 4, Postgres: 4, Network: 1, Clocks: 1, Storm: 15 * time.Second, Grow: true, Between: 2 * time.Second, Clients: clients},
+		rig:    rig.Size{Brokers: 4, Postgres: 4, Disks: 1, Network: 1, Clocks: 1, Storm: 15 * time.Second, Grow: true, Between: 2 * time.Second, Clients: clients},
 		clicks: 500_000, pace: 8 * time.Minute, within: 12 * time.Minute,
 	}
 	if *full {
@@ -50,7 +50,6 @@ func wanted() bars {
 		b.rig.Brokers, b.rig.Postgres, b.rig.Network, b.rig.Clocks, b.rig.Storm = 10, 10, 3, 2, 40*time.Second
 		b.clicks, b.pace, b.within = 1_000_000, 22*time.Minute, 30*time.Minute
 	}
-	b.rig.Disks = 1
 	return b
 }
 
