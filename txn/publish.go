@@ -46,7 +46,7 @@ type Offset struct {
 }
 
 // Producer is one incarnation of a transactional producer: the interface another client would implement. Every call takes a
-// deadline by ctx; errors are *Error.
+// deadline by ctx, and should come back by then: what it does not keep, the Publisher does (held.go). Errors are *Error.
 type Producer interface {
 	Init(ctx context.Context) error
 	Begin() error
@@ -63,7 +63,7 @@ type Publisher struct {
 	New     func() (Producer, error) // a producer under this worker's transactional id
 	Timeout time.Duration            // of one call; not longer than the transaction timeout
 	Log     *zap.Logger
-	p       Producer
+	p       *held
 }
 
 // Metadata is what a committed group offset carries, so that a reset by hand can be told from ours.
@@ -82,18 +82,18 @@ func (p *Publisher) Renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a producer: %w", err)
 	}
-	if err := p.call(ctx, pr.Init); err != nil {
-		pr.Close()
+	p.p = hold(pr, p.Log)
+	if err := p.call(ctx, p.p.Init); err != nil {
+		p.Close()
 		return fmt.Errorf("init transactions: %w", err)
 	}
-	p.p = pr
 	return nil
 }
 
 // Close implements engine.Publisher.
 func (p *Publisher) Close() {
 	if p.p != nil {
-		p.p.Close()
+		p.p.Close(p.Timeout)
 		p.p = nil
 	}
 }
@@ -119,7 +119,7 @@ func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
 	defer cancel()
-	if err := p.p.Begin(); err != nil {
+	if err := p.p.Begin(ctx); err != nil {
 		return p.giveUp(fmt.Errorf("begin transaction: %w", err))
 	}
 	for i := range items {

@@ -73,7 +73,7 @@ func (s *scripted) Abort(ctx context.Context) error  { return s.call(ctx, "abort
 func (s *scripted) Close()                           { s.closed = true }
 
 func publisher(s *scripted) *Publisher {
-	return &Publisher{Topic: "in", Timeout: 10 * time.Second, Log: zap.NewNop(), New: func() (Producer, error) { return s, nil }, p: s}
+	return &Publisher{Topic: "in", Timeout: 10 * time.Second, Log: zap.NewNop(), New: func() (Producer, error) { return s, nil }, p: hold(s, zap.NewNop())}
 }
 
 func never() bool { return false }
@@ -149,7 +149,7 @@ func TestAbortFails(t *testing.T) {
 		s := &scripted{answers: map[string][]error{"commit": {classed(Abortable)}}}
 		s.took = func(call string) {
 			if call == "commit" {
-				time.Sleep(time.Minute)
+				time.Sleep(10*time.Second + grace/2)
 			}
 		}
 		got, _ := publisher(s).Publish(anItem(), nil, never)
@@ -249,7 +249,7 @@ func TestRenew(t *testing.T) {
 	}
 	require.NoError(t, p.Renew(ctx))
 	require.Equal(t, []string{"init"}, next.calls)
-	require.Same(t, next, p.p)
+	require.Same(t, next, p.p.Producer)
 
 	failing := &scripted{answers: map[string][]error{"init": {classed(Fatal)}}}
 	p.New = func() (Producer, error) { return failing, nil }
