@@ -30,8 +30,8 @@ type Options struct {
 	Env        map[string]string // settings of the workers and of what looks at the stores; nothing else named EXACTLY_ reaches them
 	Dir        string            // for the workers' logs and marks; there already
 	Seed       uint64            // of the schedule and of the clicks
-	Clicks     int64             // to be generated; 0: none, somebody else sends them
-	Pace       time.Duration     // over which they are spread; what is left when the schedule has ended is sent at once. 0: a minute
+	Clicks     int64             // to be generated, at least; 0: none, somebody else sends them
+	Pace       time.Duration     // so many in this time, for as long as the schedule lasts; what is left then is sent at once. 0: a minute
 	Schedule   []Fault           // what happens; see Plan
 	Inject     map[Kind]Inject   // how further kinds strike; those of workers are known
 	WorkerEnv  map[string]string // further settings by worker id, as NAME=VALUE lines

@@ -12,7 +12,8 @@ import (
 // badShare of the clicks are broken on purpose, so that there are dead letters.
 const badShare = 0.002
 
-// load is the generator at work: paced while the schedule lasts, then as fast as it goes.
+// load is the generator at work: paced while the schedule lasts, however long that is, since a fault shows nothing where nothing flows;
+// then, as fast as it goes, what is left of the clicks asked for.
 type load struct {
 	hurry func() // the schedule has ended
 	ended chan struct{}
@@ -43,7 +44,7 @@ func (c *Chaos) generate(ctx context.Context) error {
 	go func() {
 		defer close(l.ended)
 		defer hurry()
-		l.err = one(paced, float64(c.opt.Clicks)/c.opt.Pace.Seconds(), c.opt.Clicks)
+		l.err = one(paced, float64(c.opt.Clicks)/c.opt.Pace.Seconds(), 0)
 		if left := c.opt.Clicks - l.sent; l.err == nil && left > 0 && ctx.Err() == nil {
 			c.say("the schedule has ended: the other %d clicks at once", left)
 			l.err = one(ctx, 0, left)
