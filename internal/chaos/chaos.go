@@ -143,8 +143,8 @@ func (c *Chaos) open(ctx context.Context) (err error) {
 	return os.MkdirAll(filepath.Join(c.opt.Dir, "marks"), 0o755)
 }
 
-// runLanes runs the lanes side by side, the faults of each one after the other. Calm faults come one at a time, and other lanes begin when they
-// are over.
+// runLanes runs the lanes side by side, the faults of each one after the other. Calm faults come one at a time; everything else begins when
+// the last of them is over.
 func (c *Chaos) runLanes(ctx context.Context) {
 	lanes := map[string][]*Fault{}
 	var order []string
@@ -158,7 +158,7 @@ func (c *Chaos) runLanes(ctx context.Context) {
 		lanes[f.Lane] = append(lanes[f.Lane], &f)
 	}
 	var wg, calm sync.WaitGroup
-	var one sync.Mutex
+	one := make(chan struct{}, 1)
 	for _, f := range c.faults {
 		if f.Calm {
 			calm.Add(1)
@@ -166,18 +166,17 @@ func (c *Chaos) runLanes(ctx context.Context) {
 	}
 	for _, name := range order {
 		wg.Go(func() {
-			if !lanes[name][0].Calm {
-				calm.Wait()
-			}
 			for _, f := range lanes[name] {
 				if f.Calm {
-					one.Lock()
+					one <- struct{}{}
+				} else {
+					calm.Wait()
 				}
 				if wait.For(ctx, f.After) == nil {
 					c.strike(ctx, f)
 				}
 				if f.Calm {
-					one.Unlock()
+					<-one
 					calm.Done()
 				}
 			}
@@ -230,6 +229,9 @@ func (c *Chaos) Struck(f *Fault, at time.Time, confirmed, broken string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.span > 0 { // struck before, as one that takes two kills: what was broken then is so until now
+		c.spans[f.span-1].to = at
+	}
 	c.spans = append(c.spans, span{from: at, glow: glow, what: fmt.Sprintf("%d: %s", f.N, broken)})
 	f.span = len(c.spans)
 }

@@ -54,6 +54,7 @@ func Plan(rng *rand.Rand, s Size) []Fault {
 		kills = append(kills, Fault{Kind: KillAny})
 	}
 	rng.Shuffle(len(kills), func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
+	kills = single(kills, s.Calm)
 	for i := range kills {
 		kills[i].Worker, kills[i].Lane = WorkerA, "kills a"
 		if i%2 == 1 {
@@ -84,6 +85,20 @@ func Plan(rng *rand.Rand, s Size) []Fault {
 	all := append(kills, z...)
 	Dress(rng, all, s)
 	return all
+}
+
+// single puts n kills that are one death each before the others, in the order they are in. One in a drain takes two, the second of which
+// waits for the first one's takeover as well.
+func single(kills []Fault, n int) []Fault {
+	var first, others []Fault
+	for _, k := range kills {
+		if len(first) < n && !drains(k.Point) {
+			first = append(first, k)
+		} else {
+			others = append(others, k)
+		}
+	}
+	return append(first, others...)
 }
 
 // Dress gives each fault its client and the time before it.

@@ -94,6 +94,7 @@ func TestPlan(t *testing.T) {
 	kills, calm, at, zombies := 0, 0, map[string]int{}, 0
 	for _, f := range plan {
 		if f.Calm {
+			require.False(t, drains(f.Point), "a kill in a drain takes two")
 			calm++
 		}
 		switch f.Kind {
