@@ -15,9 +15,9 @@ const lookEvery = 250 * time.Millisecond
 
 // Position is one source partition's.
 type Position struct {
-	End, Stored, Published int64 // the input's end, the stored offset, the group offset
-	Epoch                  int64 // of its last claim
-	Worker                 string
+	End, Stored, Published int64  // the input's end, the stored offset, the group offset
+	Epoch                  int64  // of its last claim
+	Worker                 string // whose it is; empty: nobody's, or not known
 }
 
 // State is where everything was at one time.
@@ -97,7 +97,9 @@ func (w *watch) look(ctx context.Context) {
 }
 
 func (w *watch) stored(ctx context.Context, now State) bool {
-	rows, err := w.c.db.Query(ctx, `SELECT o.source_partition, o.next_offset, o.epoch, o.worker FROM partition_offsets o JOIN sources s USING (source_id)
+	// The row's worker is who drained last. Who has claimed since is among the claimants, and if they are several, nobody can say which of them last.
+	rows, err := w.c.db.Query(ctx, `SELECT o.source_partition, o.next_offset, o.epoch,
+		CASE cardinality(o.claimants) WHEN 0 THEN o.worker WHEN 1 THEN o.claimants[1] ELSE '' END FROM partition_offsets o JOIN sources s USING (source_id)
 		WHERE s.topic = $1 AND s.group_id = $2 AND s.retired_at IS NULL`, w.c.cfg.Topics.Input, w.c.cfg.Group)
 	if err != nil {
 		return false
