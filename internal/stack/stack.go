@@ -142,6 +142,7 @@ func (s *Stack) start(ctx context.Context) error {
 		if programs, err = jvm.Find(ctx, func(what string) { s.opt.Log.Info(what) }); err != nil {
 			return err
 		}
+		archive(ctx, programs, s.opt)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	part := func(p Parts, what string, start func() error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 
 const (
 	stopTimeout       = 20 * time.Second // of a broker that can hand over
+	archiveTimeout    = 90 * time.Second // of one that writes an archive after that
 	quorumLostTimeout = 2 * time.Second  // of one that has nobody to hand over to
 	reviveAfter       = 5 * time.Second  // so that the others have noticed that it is gone
 )
@@ -90,10 +92,14 @@ func (b *Broker) launch(ctx context.Context) error {
 	if err := b.format(ctx, file); err != nil {
 		return fmt.Errorf("format the storage of broker %d: %w", b.id, err)
 	}
+	arguments := b.opt.JVM
+	if b.opt.Archive != "" {
+		arguments = append(slices.Clone(arguments), b.opt.Archive)
+	}
 	cmd := b.programs.Kafka(append([]string{
 		"-Xmx512m", "-Xms128m", "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=info", "-Dorg.slf4j.simpleLogger.levelInBrackets=true",
-	}, b.opt.JVM...), "kafka.Kafka", file)
+	}, arguments...), "kafka.Kafka", file)
 	b.proc, err = b.start(cmd)
 	if err != nil {
 		return err
