@@ -45,7 +45,7 @@ func setup(t *testing.T) *bundle {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_")
-	name = fmt.Sprintf("%s_%d", name, nth.Add(1)) // -count
+	name = fmt.Sprintf("offsets_%s_%d", name, nth.Add(1)) // -count
 	dsn, err := shared.stack.NewDatabase(ctx, name)
 	require.NoError(t, err)
 	b := &bundle{t: t, ctx: ctx, dir: t.TempDir()}
