@@ -21,6 +21,7 @@ import (
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/provision"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
 )
 
@@ -121,15 +122,12 @@ func (w *worker) ended(ask bool) {
 
 func (b *bundle) until(what string, ok func() bool) {
 	b.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			b.t.Fatalf("waited %v in vain until: %s", patience, what)
+	for began := time.Now(); !ok(); { // less often the longer it takes: most of what is asked costs the stores more than the wait does
+		waited := time.Since(began)
+		if waited > patience || b.ctx.Err() != nil {
+			b.t.Fatalf("waited %v in vain until: %s", waited, what)
 		}
+		_ = wait.For(b.ctx, min(max(waited/10, 20*time.Millisecond), 150*time.Millisecond))
 	}
 }
 
