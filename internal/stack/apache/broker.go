@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,28 +135,6 @@ func (b *Broker) start(cmd *exec.Cmd) (*child.Process, error) {
 	cmd.Dir = b.dir
 	cmd.Env = append(cmd.Env, b.opt.Env...)
 	return child.Start(cmd, b.log, syscall.SIGKILL)
-}
-
-// format is done once: what it writes last says so.
-func (b *Broker) format(ctx context.Context, file string) error {
-	if _, err := os.Stat(filepath.Join(b.dir, "data", "meta.properties")); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	args := append([]string{"format", "--cluster-id=" + b.opt.ClusterID, "--config", file, "--ignore-formatted"}, b.opt.Format...)
-	p, err := b.start(b.programs.Kafka(append([]string{"-Xmx128m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"}, b.opt.JVM...), "kafka.tools.StorageTool", args...))
-	if err != nil {
-		return err
-	}
-	select {
-	case <-p.Exited():
-		if err := p.Result(); err != nil {
-			return fmt.Errorf("%w%s", err, p.Tail())
-		}
-		return nil
-	case <-ctx.Done():
-		p.Kill()
-		return ctx.Err()
-	}
 }
 
 // Start starts a broker that was killed or stopped, on the same ports and data, and returns when it serves clients. It may still be

@@ -82,6 +82,9 @@ func findJava(ctx context.Context) (java, says string, err error) {
 // flags suit a JVM that shares a small machine with several others: it is up sooner, and takes less of both.
 var flags = []string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.net.preferIPv4Stack=true", "-Dfile.encoding=UTF-8"}
 
+// File is a file beside the programs, to keep what was made with them.
+func (p *Programs) File(name string) string { return filepath.Join(p.dir, name) }
+
 // Kafka is a command with Apache Kafka's jars: a main class and its arguments, with further arguments for the JVM.
 func (p *Programs) Kafka(jvm []string, main string, args ...string) *exec.Cmd {
 	return p.command(Kafka, jvm, append([]string{"-cp", filepath.Join(p.dir, "kafka", "*"), main}, args...))
