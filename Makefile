@@ -45,8 +45,8 @@ race: need ## the same under the race detector
 
 e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, brokers killed, and secured connections (Java 17, Maven)
 	@sh scripts/need.sh java mvn
-	TEST_STACK=kafka go run ./internal/testcount -count=1 -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
-	TEST_STACK=kafka3 go run ./internal/testcount -count=1 -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/secure ./tests/e2e ./tests/conformance
+	TEST_STACK=kafka go run ./internal/testcount -share -count=1 -vet=off -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
+	TEST_STACK=kafka3 go run ./internal/testcount -count=1 -vet=off -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/secure ./tests/e2e ./tests/conformance
 
 conformance: need ## the rules a broker and a registry are held to, one by one (TEST_STACK=embedded, kafka or kafka3)
 	go test -count=1 -v ./tests/conformance

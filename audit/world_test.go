@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		shared, err = teststack.Start(context.Background(), stack.Options{Dir: dir})
+		shared, err = teststack.Join(context.Background(), stack.Options{Dir: dir})
 		if err != nil {
 			panic(err)
 		}
@@ -132,8 +132,8 @@ func newWorld(t testing.TB) *world {
 	_, err = migrations.Up(ctx, dsn)
 	require.NoError(t, err)
 	w.opts = Options{
-		Brokers: strings.Split(shared.Brokers(), ","), DSN: dsn, RegistryURL: shared.RegistryURL(), Group: fmt.Sprintf("g%d", n),
-		Input: fmt.Sprintf("in%d", n), Output: fmt.Sprintf("out%d", n), DLQ: fmt.Sprintf("dlq%d", n),
+		Brokers: strings.Split(shared.Brokers(), ","), DSN: dsn, RegistryURL: shared.RegistryURL(), Group: fmt.Sprintf("audit_g%d", n),
+		Input: fmt.Sprintf("audit_in%d", n), Output: fmt.Sprintf("audit_out%d", n), DLQ: fmt.Sprintf("audit_dlq%d", n),
 	}
 	w.db, err = pgx.Connect(ctx, dsn)
 	require.NoError(t, err)
@@ -146,10 +146,10 @@ func newWorld(t testing.TB) *world {
 	reg, err := schema.NewRegistry(shared.RegistryURL())
 	require.NoError(t, err)
 	t.Cleanup(reg.Close)
-	id, _, err := reg.Register(ctx, "clicks-value", schema.ClickAvsc)
+	id, _, err := reg.Register(ctx, "audit_clicks-value", schema.ClickAvsc)
 	require.NoError(t, err)
 	w.clicks = schema.NewClickEncoder(id)
-	id, _, err = reg.Register(ctx, "enriched-value", schema.EnrichedClickAvsc)
+	id, _, err = reg.Register(ctx, "audit_enriched-value", schema.EnrichedClickAvsc)
 	require.NoError(t, err)
 	w.events = schema.NewEnrichedEncoder(id)
 	return w
@@ -172,7 +172,7 @@ func (w *world) client(opts ...kgo.Opt) *kgo.Client {
 
 // producer is a transactional one.
 func (w *world) producer() *kgo.Client {
-	return w.client(kgo.TransactionalID(fmt.Sprintf("txn%d", serial.Add(1))))
+	return w.client(kgo.TransactionalID(fmt.Sprintf("audit_txn%d", serial.Add(1))))
 }
 
 // transaction produces the records in one transaction and ends it.

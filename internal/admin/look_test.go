@@ -41,7 +41,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	s, err := teststack.Start(ctx, stack.Options{Dir: dir, Only: stack.Broker})
+	s, err := teststack.Join(ctx, stack.Options{Dir: dir, Only: stack.Broker})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -59,7 +59,7 @@ func setup(t *testing.T) *bundle {
 	cfg.Worker.ID = "me"
 	cfg.Kafka.Brokers = brokers
 	cfg.Kafka.StableTimeout, cfg.Kafka.TransactionTimeout = 200*time.Millisecond, time.Minute
-	name := fmt.Sprintf("%s_%d", strings.ToLower(t.Name()), nth.Add(1)) // -count
+	name := fmt.Sprintf("admin_%s_%d", strings.ToLower(t.Name()), nth.Add(1)) // -count
 	cfg.Group, cfg.Topics.Input, cfg.Topics.Output, cfg.Topics.DLQ = name, name+".in", name+".out", name+".dlq"
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)

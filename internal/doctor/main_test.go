@@ -28,7 +28,7 @@ import (
 var shared *stack.Stack
 
 // embedded says whether its broker is the embedded one.
-func embedded() bool { return shared.Cluster() == nil }
+func embedded() bool { return shared.Kind() == stack.Embedded }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -41,7 +41,7 @@ func run(m *testing.M) int {
 	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	shared, err = teststack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
+	shared, err = teststack.Join(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -69,7 +69,7 @@ func fresh(t *testing.T) *bundle {
 	t.Cleanup(cancel)
 	b := &bundle{t: t, ctx: ctx}
 	b.name = fmt.Sprintf("%s_%d", regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_"), nth.Add(1))
-	b.name = b.name[max(0, len(b.name)-40):]
+	b.name = "doctor_" + b.name[max(0, len(b.name)-40):]
 	dsn, err := shared.NewDatabase(ctx, b.name)
 	require.NoError(t, err)
 	b.cfg, err = config.Load("", []string{

@@ -21,6 +21,7 @@ import (
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/provision"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
 )
 
@@ -45,7 +46,7 @@ func setup(t *testing.T) *bundle {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_")
-	name = fmt.Sprintf("%s_%d", name, nth.Add(1)) // -count
+	name = fmt.Sprintf("offsets_%s_%d", name, nth.Add(1)) // -count
 	dsn, err := shared.stack.NewDatabase(ctx, name)
 	require.NoError(t, err)
 	b := &bundle{t: t, ctx: ctx, dir: t.TempDir()}
@@ -121,15 +122,12 @@ func (w *worker) ended(ask bool) {
 
 func (b *bundle) until(what string, ok func() bool) {
 	b.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			b.t.Fatalf("waited %v in vain until: %s", patience, what)
+	for began := time.Now(); !ok(); { // less often the longer it takes: most of what is asked costs the stores more than the wait does
+		waited := time.Since(began)
+		if waited > patience || b.ctx.Err() != nil {
+			b.t.Fatalf("waited %v in vain until: %s", waited, what)
 		}
+		_ = wait.For(b.ctx, min(max(waited/10, 20*time.Millisecond), 150*time.Millisecond))
 	}
 }
 

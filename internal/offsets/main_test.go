@@ -33,7 +33,7 @@ func run(m *testing.M) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	shared.stack, err = teststack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
+	shared.stack, err = teststack.Join(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

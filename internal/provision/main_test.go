@@ -43,7 +43,7 @@ func run(m *testing.M) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	shared.stack, err = teststack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
+	shared.stack, err = teststack.Join(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -71,7 +71,7 @@ func fresh(t *testing.T, s *stack.Stack) *bundle {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	b := &bundle{t: t, ctx: ctx, stack: s}
-	b.name = fmt.Sprintf("%s_%d", regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_"), nth.Add(1))
+	b.name = fmt.Sprintf("prov_%s_%d", regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_"), nth.Add(1))
 	dsn, err := s.NewDatabase(ctx, b.name)
 	require.NoError(t, err)
 	b.env = []string{

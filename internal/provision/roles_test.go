@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -222,6 +223,7 @@ func TestProgramAsRoles(t *testing.T) {
 			break
 		}
 		require.True(t, time.Now().Before(deadline), "audit as the auditor: exit %d\n%s", code, out)
+		require.NoError(t, wait.For(b.ctx, 300*time.Millisecond)) // an audit takes the processor from what it waits for
 	}
 	require.NoError(t, w.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, <-done)

@@ -50,6 +50,7 @@ type Options struct {
 	Dir             string           // where everything is kept; created if absent
 	Kind            Kind             // empty: Embedded
 	Only            Parts            // what to start; 0: All. The methods of what is left out must not be called
+	Beside          *Beside          // a broker and a registry that run already, to be used instead of ones of our own; nil: none
 	NoSyncKafka     bool             // leave the embedded broker's writes to the page cache, as Apache Kafka always does: they survive SIGKILL, not a power failure
 	NoSyncPostgres  bool             // fsync and full_page_writes off: survives SIGKILL, not a power failure
 	GroupMinSession time.Duration    // shortest session timeout a group member may ask for; 0: 1s
@@ -58,6 +59,9 @@ type Options struct {
 	Apicurio        apicurio.Options // of kind Kafka: JVM and Env. Dir and Port are ours
 	Log             *zap.Logger      // nil: silent
 }
+
+// Beside is a broker and a registry of another stack. Whoever uses them neither ends them nor changes what others of their users see.
+type Beside struct{ Brokers, RegistryURL string }
 
 // Stack is one running stack.
 type Stack struct {
@@ -137,15 +141,16 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 // start starts the parts side by side: each waits for itself most of the time.
 func (s *Stack) start(ctx context.Context) error {
 	var programs *jvm.Programs
-	if s.opt.Kind == Kafka && s.opt.Only&(Broker|Registry) != 0 {
+	if s.opt.Kind == Kafka && s.opt.Beside == nil && s.opt.Only&(Broker|Registry) != 0 {
 		var err error
 		if programs, err = jvm.Find(ctx, func(what string) { s.opt.Log.Info(what) }); err != nil {
 			return err
 		}
+		archive(ctx, programs, s.opt)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	part := func(p Parts, what string, start func() error) {
-		if s.opt.Only&p == 0 {
+		if s.opt.Only&p == 0 || s.opt.Beside != nil && p != Postgres {
 			return
 		}
 		g.Go(func() error {

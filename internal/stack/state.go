@@ -66,7 +66,11 @@ func (s *state) releasePorts() {
 	for _, p := range []int{s.KafkaPort, s.RegistryPort, s.PostgresPort} {
 		child.ReleasePort(p)
 	}
-	for _, broker := range s.Ports {
+	releasePorts(s.Ports)
+}
+
+func releasePorts(ports apache.Ports) {
+	for _, broker := range ports {
 		for _, p := range broker {
 			child.ReleasePort(p)
 		}

@@ -24,6 +24,9 @@ func (o Options) String() string {
 	}
 }
 
+// Kind is the kind of the stack.
+func (s *Stack) Kind() Kind { return s.opt.Kind }
+
 // Env is the settings that point a command at this stack. The DSN holds a password: write it to a file, never to a log.
 func (s *Stack) Env() map[string]string {
 	env := map[string]string{}
@@ -43,6 +46,9 @@ func (s *Stack) Env() map[string]string {
 
 // Brokers is the brokers' host:port, separated by commas.
 func (s *Stack) Brokers() string {
+	if s.opt.Beside != nil {
+		return s.opt.Beside.Brokers
+	}
 	if s.cluster != nil {
 		return s.cluster.Addrs(apache.Plaintext)
 	}
@@ -50,11 +56,14 @@ func (s *Stack) Brokers() string {
 }
 
 // Cluster is the brokers of a stack of kind Kafka, to be asked who leads and coordinates, and to be killed, frozen and started again.
-// It is nil in other stacks.
+// It is nil in other stacks, and where the brokers are another stack's.
 func (s *Stack) Cluster() *apache.Cluster { return s.cluster }
 
 // RegistryURL is the schema registry's base address.
 func (s *Stack) RegistryURL() string {
+	if s.opt.Beside != nil {
+		return s.opt.Beside.RegistryURL
+	}
 	if s.apicurio != nil {
 		return s.apicurio.URL()
 	}

@@ -1,5 +1,6 @@
 // Command testcount owns the end of `make test`: it runs go test, tells of each package as it ends, and counts the tests by the
-// stack they ran on.
+// stack they ran on. Asked to (-share, before go test's own arguments), it starts the broker and the registry that packages share
+// (teststack.Join), and ends them when the tests have ended.
 //
 // It promises go test's own exit status, every line that a failed test wrote, and a count in which nothing that ran is left out and
 // nothing is counted twice. It never decides which tests run.
@@ -8,7 +9,9 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -22,14 +25,32 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
 
-func run(args []string, out io.Writer) int {
+func run(args []string, out io.Writer) (code int) {
 	on, err := stacks()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testcount:", err)
 		return 1
 	}
+	share := len(args) > 0 && args[0] == "-share"
+	if share {
+		args = args[1:]
+	}
 	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	cmd.Stderr = os.Stderr
+	if share {
+		env, stop, err := shared()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "testcount:", err)
+			return 1
+		}
+		defer func() {
+			if err := stop(); err != nil { // a broker that ended by itself has failed no test, perhaps
+				fmt.Fprintln(os.Stderr, "testcount: the shared stack:", err)
+				code = 1
+			}
+		}()
+		cmd.Env = append(os.Environ(), env)
+	}
 	events, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -50,6 +71,19 @@ func run(args []string, out io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// shared is what packages share, in a folder that goes with it.
+func shared() (env string, stop func() error, err error) {
+	dir, err := os.MkdirTemp("", "exactly-shared-")
+	if err != nil {
+		return "", nil, err
+	}
+	env, stopStack, err := teststack.Share(context.Background(), dir)
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return env, func() error { return errors.Join(stopStack(), os.RemoveAll(dir)) }, nil
 }
 
 // The stacks that tests run on unless they say otherwise.

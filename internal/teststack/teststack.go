@@ -37,17 +37,23 @@ var stacks = []struct {
 // Start starts the stack that TEST_STACK asks for, in o.Dir and with what o says beside that. Nothing of it is synced to disk: a test's data
 // has to survive kills, not power failures.
 func Start(ctx context.Context, o stack.Options) (*stack.Stack, error) {
+	if err := asked(&o); err != nil {
+		return nil, err
+	}
+	fmt.Println(Says + o.String())
+	return stack.Start(ctx, o)
+}
+
+func asked(o *stack.Options) error {
 	asked := os.Getenv(Variable)
 	for i, s := range stacks {
-		if asked != s.name && (asked != "" || i > 0) {
-			continue
+		if asked == s.name || asked == "" && i == 0 {
+			o.Kind, o.Apache.Brokers = s.kind, s.brokers
+			o.NoSyncKafka, o.NoSyncPostgres = true, true
+			return nil
 		}
-		o.Kind, o.Apache.Brokers = s.kind, s.brokers
-		o.NoSyncKafka, o.NoSyncPostgres = true, true
-		fmt.Println(Says + o.String())
-		return stack.Start(ctx, o)
 	}
-	return nil, fmt.Errorf("%s=%s: it must be embedded, kafka (one broker) or kafka3 (three)", Variable, asked)
+	return fmt.Errorf("%s=%s: it must be embedded, kafka (one broker) or kafka3 (three)", Variable, asked)
 }
 
 // Build builds the program, without what only a debugger reads, with build tags (failpoints), into dir, and returns where it is. It is kept in

@@ -22,6 +22,7 @@ import (
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
 const (
@@ -219,18 +220,16 @@ func (w *worker) says(pattern string) {
 	w.b.until(fmt.Sprintf("worker %s says %q", w.id, pattern), func() bool { return re.Match(w.log.bytes()) })
 }
 
-// until waits for the thing itself, and fails when patience runs out.
+// until waits for the thing itself, and fails when patience runs out. It asks less often the longer it has waited: most of what it asks costs the stores
+// and us more than the wait does.
 func (b *bundle) until(what string, ok func() bool) {
 	b.t.Helper()
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			b.t.Fatalf("waited %v in vain until: %s", patience, what)
+	for began := time.Now(); !ok(); {
+		waited := time.Since(began)
+		if waited > patience || b.ctx.Err() != nil {
+			b.t.Fatalf("waited %v in vain until: %s", waited, what)
 		}
+		_ = wait.For(b.ctx, min(max(waited/10, 20*time.Millisecond), 150*time.Millisecond))
 	}
 }
 

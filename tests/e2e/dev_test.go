@@ -134,7 +134,7 @@ func (d *dev) work() {
 		require.NoError(d.t, w.Process.Signal(syscall.SIGTERM))
 		require.NoError(d.t, w.Wait(), "%s", log.Bytes())
 	}()
-	require.Eventually(d.t, func() bool { return d.command("audit", "--settled").Run() == nil }, patience, 100*time.Millisecond, "the audit finds something")
+	require.Eventually(d.t, func() bool { return d.command("audit", "--settled").Run() == nil }, patience, 500*time.Millisecond, "the audit finds something")
 }
 
 func (d *dev) setting(name string) string {

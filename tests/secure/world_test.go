@@ -227,7 +227,7 @@ func (w *world) settled(clicks int) {
 			} `json:"totals"`
 		}
 		return code == 0 && json.Unmarshal([]byte(out), &rep) == nil && rep.Totals.Input >= int64(clicks)
-	}, patience, 250*time.Millisecond, "the audit is not clean of %d clicks", clicks)
+	}, patience, 500*time.Millisecond, "the audit is not clean of %d clicks", clicks)
 	w.t.Log(last[:min(len(last), 400)])
 }
 

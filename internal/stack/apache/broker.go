@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,6 +23,7 @@ import (
 
 const (
 	stopTimeout       = 20 * time.Second // of a broker that can hand over
+	archiveTimeout    = 90 * time.Second // of one that writes an archive after that
 	quorumLostTimeout = 2 * time.Second  // of one that has nobody to hand over to
 	reviveAfter       = 5 * time.Second  // so that the others have noticed that it is gone
 )
@@ -90,10 +91,14 @@ func (b *Broker) launch(ctx context.Context) error {
 	if err := b.format(ctx, file); err != nil {
 		return fmt.Errorf("format the storage of broker %d: %w", b.id, err)
 	}
+	arguments := b.opt.JVM
+	if b.opt.Archive != "" {
+		arguments = append(slices.Clone(arguments), b.opt.Archive)
+	}
 	cmd := b.programs.Kafka(append([]string{
 		"-Xmx512m", "-Xms128m", "-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=info", "-Dorg.slf4j.simpleLogger.levelInBrackets=true",
-	}, b.opt.JVM...), "kafka.Kafka", file)
+	}, arguments...), "kafka.Kafka", file)
 	b.proc, err = b.start(cmd)
 	if err != nil {
 		return err
@@ -130,28 +135,6 @@ func (b *Broker) start(cmd *exec.Cmd) (*child.Process, error) {
 	cmd.Dir = b.dir
 	cmd.Env = append(cmd.Env, b.opt.Env...)
 	return child.Start(cmd, b.log, syscall.SIGKILL)
-}
-
-// format is done once: what it writes last says so.
-func (b *Broker) format(ctx context.Context, file string) error {
-	if _, err := os.Stat(filepath.Join(b.dir, "data", "meta.properties")); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	args := append([]string{"format", "--cluster-id=" + b.opt.ClusterID, "--config", file, "--ignore-formatted"}, b.opt.Format...)
-	p, err := b.start(b.programs.Kafka(append([]string{"-Xmx128m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"}, b.opt.JVM...), "kafka.tools.StorageTool", args...))
-	if err != nil {
-		return err
-	}
-	select {
-	case <-p.Exited():
-		if err := p.Result(); err != nil {
-			return fmt.Errorf("%w%s", err, p.Tail())
-		}
-		return nil
-	case <-ctx.Done():
-		p.Kill()
-		return ctx.Err()
-	}
 }
 
 // Start starts a broker that was killed or stopped, on the same ports and data, and returns when it serves clients. It may still be

@@ -176,15 +176,18 @@ func (c *Cluster) Stop() error {
 	for i := len(c.brokers) - 1; i >= 0; i-- {
 		b := c.brokers[i]
 		grace := stopTimeout
+		if c.opt.Archive != "" {
+			grace = archiveTimeout
+		}
 		if i < len(c.brokers)/2 { // with those that still run it is no majority
 			grace = quorumLostTimeout
 		}
-		if !b.stop(grace) && grace == stopTimeout {
+		if !b.stop(grace) && grace >= stopTimeout {
 			forced = append(forced, fmt.Sprint(b.id))
 		}
 	}
 	if len(forced) > 0 {
-		return fmt.Errorf("kafka broker %s did not stop within %v and was killed", strings.Join(forced, ", "), stopTimeout)
+		return fmt.Errorf("kafka broker %s did not stop in time and was killed", strings.Join(forced, ", "))
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type Options struct {
 	JVM        []string                           // further arguments of every broker's JVM: -Djava.security.auth.login.config=…
 	Env        []string                           // further NAME=value of every broker's environment
 	Format     []string                           // further arguments of `kafka-storage format`, which only a first start runs: --add-scram …
+	Archive    string                             // JVM argument that has a broker's JVM write an archive of its classes when it ends, which takes it a while; jvm.Programs.Archive
 
 	Revive bool // start a broker that ends by itself again, where there are several, instead of reporting a failure
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,12 +24,16 @@ import (
 const (
 	pollInterval = 100 * time.Millisecond
 	stopTimeout  = 10 * time.Second
+
+	archiveTimeout = 90 * time.Second // of a registry that writes an archive when it ends
 )
 
 // Options are what a registry can be told.
 type Options struct {
 	JVM []string // further arguments of its JVM: -Dquarkus.http.…, -Dapicurio.…; the last of a name wins
 	Env []string // further NAME=value of its environment
+
+	Archive string // JVM argument that has its JVM write an archive of its classes when it ends, which takes it a while; jvm.Programs.Archive
 
 	Dir  string // where everything is kept; there already
 	Port *int   // that of the last start, kept if still free; changed to the present one
@@ -98,11 +103,15 @@ func (r *Registry) launch(ctx context.Context) error {
 	if _, err := child.AwaitPredecessor(ctx, pidFile, r.dir, syscall.SIGKILL); err != nil {
 		return err
 	}
+	arguments := r.opt.JVM
+	if r.opt.Archive != "" {
+		arguments = append(slices.Clone(arguments), r.opt.Archive)
+	}
 	cmd, err := r.programs.Registry(append([]string{
 		"-Xmx256m", "-Dquarkus.http.host=127.0.0.1", "-Dquarkus.http.port=" + strconv.Itoa(*r.opt.Port), "-Dquarkus.http.access-log.enabled=false",
 		"-Dapicurio.storage.kind=sql", "-Dapicurio.storage.sql.kind=h2", "-Dapicurio.datasource.url=jdbc:h2:file:" + filepath.Join(r.dir, "h2"),
 		"-Dapicurio.datasource.jdbc.initial-size=2", "-Dapicurio.datasource.jdbc.min-size=2", "-Dapicurio.datasource.jdbc.max-size=10",
-	}, r.opt.JVM...))
+	}, arguments...))
 	if err != nil {
 		return err
 	}
@@ -154,8 +163,12 @@ func (r *Registry) Kill() {
 
 // Stop ends the registry and returns when it is gone.
 func (r *Registry) Stop() error {
-	if p := r.process(); p != nil && !p.Stop(stopTimeout, syscall.SIGTERM) {
-		return fmt.Errorf("the schema registry did not stop within %v and was killed", stopTimeout)
+	grace := stopTimeout
+	if r.opt.Archive != "" {
+		grace = archiveTimeout
+	}
+	if p := r.process(); p != nil && !p.Stop(grace, syscall.SIGTERM) {
+		return fmt.Errorf("the schema registry did not stop within %v and was killed", grace)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func TestJavaHome(t *testing.T) {
 	java := filepath.Join(home, "bin", "java")
 	require.NoError(t, os.WriteFile(java, []byte("#!/bin/sh\necho 'openjdk version \"21\"' >&2\n"), 0o755))
 	t.Setenv("JAVA_HOME", home)
-	found, err := findJava(t.Context())
+	found, _, err := findJava(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, java, found)
 }
