@@ -55,6 +55,9 @@ var serial atomic.Int32
 
 const geoBuild = "2026-01-01"
 
+// forEver is the retention of topics whose records are of last January: by default they would go at the broker's next look.
+var forEver = map[string]*string{"retention.ms": kadm.StringPtr("-1")}
+
 var day1, day2 = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // inputRec is a committed input record. click is nil where it can't be decoded.
@@ -140,7 +143,7 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(func() { _ = w.db.Close(context.Background()) })
 	w.cl = w.client()
 	w.adm = kadm.NewClient(w.cl)
-	created, err := w.adm.CreateTopics(ctx, 2, 1, nil, w.opts.Input, w.opts.Output, w.opts.DLQ)
+	created, err := w.adm.CreateTopics(ctx, 2, 1, forEver, w.opts.Input, w.opts.Output, w.opts.DLQ)
 	require.NoError(t, err)
 	require.NoError(t, created.Error())
 	reg, err := schema.NewRegistry(shared.RegistryURL())
