@@ -18,7 +18,8 @@ import (
 )
 
 // kafka is the broker. kfake keeps topics, records, group offsets and producer ids on disk by itself; what it does not do,
-// making a crash safe for transactions, is in decision.go and recovery.go; joining.go keeps members that wait in a rebalance.
+// making a crash safe for transactions, is in decision.go and recovery.go; joining.go keeps members that wait in a rebalance, and
+// fetching.go aborted records out of sight.
 type kafka struct {
 	cluster   *kfake.Cluster
 	decisions *decisions
@@ -70,6 +71,7 @@ func startKafka(o Options, st *state) (_ *kafka, err error) {
 	}
 	k.decisions.watch(k.cluster)
 	k.joining.watch(k.cluster)
+	watchFetches(k.cluster)
 	return k, nil
 }
 

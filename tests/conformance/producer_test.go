@@ -118,9 +118,9 @@ func class(err error) string {
 }
 
 // reads are the values on partition 0 of a topic, read to its end by somebody whom only what is committed concerns, or who looks at all.
-func (w *world) reads(topic string, level kgo.IsolationLevel, n int) []string {
+func (w *world) reads(topic string, level kgo.IsolationLevel, n int, opts ...kgo.Opt) []string {
 	w.t.Helper()
-	cl := w.kgo(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(0)}}), kgo.FetchIsolationLevel(level))
+	cl := w.kgo(append(opts, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().At(0)}}), kgo.FetchIsolationLevel(level))...)
 	defer cl.Close()
 	values := []string{}
 	for len(values) < n {

@@ -2,7 +2,9 @@ package conformance
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -14,6 +16,7 @@ import (
 var transactionRules = []rule{
 	{"commit-is-whole", "a publish is one transaction: events, dead letters and the input offset are there together or not at all", commitIsWhole, both},
 	{"abort-leaves-nothing", "after an abort the same bytes are published again (guard 7), by the same producer: none of the first may be seen", abortLeavesNothing, both},
+	{"short-answers-hide-aborted", "the audit and workers read what was aborted along with the rest, and drop it by what the answer says: one that ends early must say it, too", shortAnswers, both},
 	{"read-committed-waits", "the scan of the outputs and the audit read to a stable end: nothing behind an open transaction is seen before it", readCommittedWaits, both},
 	{"retried-end-keeps-its-word", "a commit that is sent again after a lost answer is the same commit; it never becomes an abort, nor ends another transaction", retriedEnd, wire},
 	{"timeout-aborts", "a worker that died holds up the group offset and the readers of the outputs no longer than its transaction timeout", timeoutAborts, both},
@@ -68,6 +71,41 @@ func abortLeavesNothing(w *world) {
 	w.is("the same again", "ok ok", class(p.offsets(m.stamp(), offset(0, 2)))+" "+class(p.commit()))
 	w.is("group offset at the end", "2", w.settled(0))
 	w.is("events at the end", "[first same]", w.committed(out))
+}
+
+// shortAnswers reads in answers that end at the request's limit, the partition's, or both.
+func shortAnswers(w *world) {
+	w.topics(1)
+	p := w.producer("a")
+	out := w.cfg.Topics.Output
+	want := []string{}
+	for i := range 12 {
+		noise := make([]byte, 1000)
+		_, _ = rand.Read(noise) // does not compress
+		value := fmt.Sprintf("%d %x", i, noise)
+		_, before := w.ends(out)
+		p.begin()
+		p.produce(event(out, value))
+		if i%2 == 0 {
+			w.until("its record is in the log", func() bool { _, hw := w.ends(out); return hw > before })
+			w.is("abort", "ok", class(p.abort()))
+		} else {
+			w.is("commit", "ok", class(p.commit()))
+			want = append(want, fmt.Sprint(i))
+		}
+		w.until("the marker is in the log", func() bool { lso, hw := w.ends(out); return lso == hw && hw == before+2 })
+	}
+	for _, limit := range []struct {
+		at                 string
+		request, partition int32
+	}{{"the request's limit", 9000, 9000}, {"the partition's limit", 1 << 20, 9000}, {"no limit", 1 << 20, 1 << 20}} {
+		got := []string{}
+		for _, v := range w.reads(out, kgo.ReadCommitted(), len(want), kgo.FetchMaxBytes(limit.request), kgo.FetchMaxPartitionBytes(limit.partition)) {
+			n, _, _ := strings.Cut(v, " ")
+			got = append(got, n)
+		}
+		w.is("answers that end at "+limit.at, fmt.Sprint(want), fmt.Sprint(got))
+	}
 }
 
 func readCommittedWaits(w *world) {
