@@ -39,11 +39,6 @@ func (h *held) by(ctx context.Context, name string, call func() error) error {
 		defer close(back)
 		err = call()
 	}()
-	select {
-	case <-back:
-		return err
-	default:
-	}
 	deadline, _ := ctx.Deadline()
 	late := time.NewTimer(time.Until(deadline) + grace)
 	defer late.Stop()

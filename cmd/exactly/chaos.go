@@ -100,7 +100,7 @@ Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could no
 	f.IntVar(&o.kills, "kills", 20, "workers killed")
 	f.IntVar(&o.zombies, "zombies", 4, "workers frozen and woken up")
 	f.Int64Var(&o.clicks, "clicks", 0, "clicks to generate meanwhile, more if the schedule takes longer than --pace; 0: somebody else sends them")
-	f.DurationVar(&o.pace, "pace", 2*time.Minute, "the clicks in this time, for as long as the schedule lasts")
+	f.DurationVar(&o.pace, "pace", 2*time.Minute, "time that so many clicks take; they go on at that rate while the schedule lasts")
 	f.DurationVar(&o.between, "between", 2*time.Second, "mean time between two faults of a worker")
 	f.DurationVar(&o.takeover, "takeover", 3*time.Second, "bar for takeovers at the 99th percentile, beside the session timeout")
 	f.Uint64Var(&o.seed, "seed", 0, "of the schedule and the clicks; 0: by the clock")
