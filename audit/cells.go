@@ -1,12 +1,14 @@
 package audit
 
 import (
+	"context"
 	"fmt"
-	"slices"
-	"sync"
+	"sort"
+
+	"github.com/jackc/pgx/v5"
 )
 
-// cell is all that is kept of one input offset: 48 bytes, whatever the record's size. Counts stop at 255; totals don't.
+// cell is what the second pass keeps of one input offset. Counts stop at 255.
 type cell struct {
 	kv                              uint64 // the input's key and value
 	text                            uint64 // the input's click, address as text; with decodes only
@@ -35,71 +37,34 @@ func inc(n *uint8) uint8 {
 	return *n
 }
 
-// partition is one source partition. Its cells cover the offsets [base, base+len(cells)).
-type partition struct {
-	mu sync.Mutex
-
-	id        int32
-	inTopic   bool
-	logStart  int64 // the input log's first offset
-	stableEnd int64 // the input's stable end, read after stored
-	group     int64 // committed group offset; -1 none
-	stored    int64 // next_offset
-	floor     int64 // published_at_least
-	begin     int64 // where the ledger says it was started
-	from      int64 // what it can vouch from: retention may have taken input below
-	seq       int64 // ledger_seq
-	head      []byte
-
-	base  int64
+// window is a run of suspicious stretches, a cell an offset.
+type window struct {
+	from  int64
 	cells []cell
-	spans []span // the ledger's entries
-
-	storedAgain, groupAgain int64
-	beyond                  []beyond
-
-	stat PartitionReport
 }
 
-// span is what the end still needs of a ledger entry.
-type span struct {
-	seq, from, to, records, rows, dead, events int64
-	lost                                       bool // accepted as lost: nothing is owed for it
-}
+func (w *window) to() int64 { return w.from + int64(len(w.cells)) }
 
-// beyond is an event of an offset that the snapshot had not captured.
-type beyond struct {
-	source int64
-	at     At
-}
-
-// published is the offset below which everything must be in Kafka.
-func (p *partition) published() int64 { return max(p.group, p.begin) }
-
-func (p *partition) makeCells(end int64) {
-	p.base = max(p.begin, p.logStart)
-	p.from = p.base
-	if end > p.base {
-		p.cells = make([]cell, end-p.base)
-		for i := range p.cells {
-			p.cells[i].target = -1
-		}
+// open makes cells for the offsets, which are above all that is open already.
+func (p *partition) open(from, to int64) {
+	cells := make([]cell, to-from)
+	for i := range cells {
+		cells[i].target = -1
 	}
+	if n := len(p.wins); n > 0 && p.wins[n-1].to() == from {
+		p.wins[n-1].cells = append(p.wins[n-1].cells, cells...)
+		return
+	}
+	p.wins = append(p.wins, window{from, cells})
 }
 
-// at is the offset's cell, or nil and why there can be none; nil and "" if retention took the input, so that nothing can be said.
+// at is the offset's cell, or nil and why there can be none; nil and "" if it is not looked at.
 func (p *partition) at(offset int64) (*cell, string) {
-	switch {
-	case offset < p.begin:
-		return nil, fmt.Sprintf("offset %d is before %d, where this partition was started", offset, p.begin)
-	case offset < p.from:
+	i := sort.Search(len(p.wins), func(i int) bool { return p.wins[i].to() > offset })
+	if i == len(p.wins) || p.wins[i].from > offset || offset < p.from {
 		return nil, ""
-	case offset >= p.stored:
-		return nil, fmt.Sprintf("offset %d is not below the stored offset %d", offset, p.stored)
-	case offset >= p.base+int64(len(p.cells)):
-		return nil, fmt.Sprintf("offset %d is not below the input's stable end %d", offset, p.stableEnd)
 	}
-	c := &p.cells[offset-p.base]
+	c := &p.wins[i].cells[offset-p.wins[i].from]
 	if !c.has(inInput) {
 		return nil, fmt.Sprintf("the input has no committed record at offset %d", offset)
 	}
@@ -108,25 +73,8 @@ func (p *partition) at(offset int64) (*cell, string) {
 
 // lost says whether the offset was given up by a person (ledger entry accept_loss).
 func (p *partition) lost(offset int64) bool {
-	for _, s := range p.spans {
-		if s.lost && offset >= s.from && offset < s.to {
-			return true
-		}
-	}
-	return false
-}
-
-// unskip takes back what was given up from an offset on: a person went back there.
-func (p *partition) unskip(to int64) {
-	for i := range p.spans {
-		if s := &p.spans[i]; s.lost && s.to > to {
-			s.to = max(s.from, to)
-		}
-	}
-}
-
-func (p *partition) hasLost() bool {
-	return slices.ContainsFunc(p.spans, func(s span) bool { return s.lost })
+	s := p.stretchAt(offset)
+	return s != nil && s.lost
 }
 
 // clickExpected decides whether the offset is owed a row and an event or a dead letter and its record, by what most of the
@@ -145,12 +93,49 @@ func (c *cell) clickExpected() bool {
 	return c.has(decodes)
 }
 
-// sorted is the partitions in order.
-func (r *run) sorted() []*partition {
-	ps := make([]*partition, 0, len(r.parts))
-	for _, p := range r.parts {
-		ps = append(ps, p)
+// ledgerCounts holds the counts of the entries within the windows against what is there.
+func (r *run) ledgerCounts(ctx context.Context, p *partition) error {
+	for i := range p.wins {
+		w := &p.wins[i]
+		rows, _ := r.pg.main.Query(ctx, `SELECT seq, from_offset, to_offset, records, rows, dead_letters, events FROM offset_ledger
+			WHERE source_id = $1 AND source_partition = $2 AND to_offset > $3 AND from_offset >= $3 AND to_offset <= $4
+			AND (kind NOT IN ('start', 'accept_loss', 'restore', 'reset', 'hold', 'release', 'replay', 'heal', 'erase', 'archive', 'prune') OR seq = ANY($5)) ORDER BY seq`,
+			r.source, p.id, max(w.from, p.from), w.to(), p.healed)
+		var seq, from, to int64
+		var says [4]int64
+		_, err := pgx.ForEachRow(rows, []any{&seq, &from, &to, &says[ofRecords], &says[ofRows], &says[ofDead], &says[ofMessages]}, func() error {
+			if to <= from {
+				return nil
+			}
+			var counts [4]int64
+			prunedSome := false
+			for _, c := range w.cells[from-w.from : to-w.from] {
+				if c.has(inInput) {
+					counts[ofRecords]++
+				}
+				counts[ofRows] += int64(c.rows)
+				counts[ofDead] += int64(c.dead)
+				counts[ofMessages] += int64(c.outbox)
+				prunedSome = prunedSome || c.has(pruned)
+			}
+			if prunedSome {
+				counts[ofMessages] = says[ofMessages]
+			}
+			r.countsDiffer(p, seq, from, to, says, counts)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("offset_ledger: %w", err)
+		}
 	}
-	slices.SortFunc(ps, func(a, b *partition) int { return int(a.id - b.id) })
-	return ps
+	return nil
+}
+
+func (r *run) countsDiffer(p *partition, seq, from, to int64, says, counts [4]int64) {
+	for kind, what := range [4]string{"records", "rows", "dead letters", "outbox messages"} {
+		if says[kind] != counts[kind] {
+			r.mark(p.id, from)
+			r.ledgerFound(LedgerGap, p.id, seq, "seq %d says %d %s in [%d,%d), there are %d", seq, says[kind], what, from, to, counts[kind])
+		}
+	}
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -119,6 +120,9 @@ var damages = []damage{
 	{name: "outbox moved", after: sql(`UPDATE outbox SET source_offset = 6 WHERE source_partition = 0 AND source_offset = 1`), want: []string{"missing outbox 0@1", "unexplained outbox 0@6", countsOf02}},
 	{name: "outbox headers damaged", after: sql(`UPDATE outbox SET headers = '\x05' WHERE source_partition = 0 AND source_offset = 1`), want: []string{"different events 0@1", "different outbox 0@1"}},
 	{name: "outbox for another topic", after: sql(`UPDATE outbox SET topic = 'x' WHERE source_partition = 0 AND source_offset = 1`), want: []string{"different events 0@1", "unexplained outbox 0@1"}},
+	{name: "outbox salt", after: sql(`UPDATE outbox SET salt = '0123456789abcdef' WHERE source_partition = 0 AND source_offset = 1`), want: []string{}},
+	{name: "outbox record hash", after: sql(`UPDATE outbox SET record_hash = sha256('x') WHERE source_partition = 0 AND source_offset = 1`), want: []string{}},
+	{name: "outbox without hashes", after: sql(`UPDATE outbox SET salt = NULL WHERE source_partition = 0 AND source_offset = 1`), want: []string{}},
 	{name: "whole offset gone from Postgres", after: sql(`DELETE FROM outbox WHERE source_partition = 0 AND source_offset = 1`, `DELETE FROM enriched_clicks WHERE source_partition = 0 AND source_offset = 1`),
 		want: []string{"missing rows 0@1", "missing outbox 0@1", countsOf02, countsOf02}},
 
@@ -268,6 +272,15 @@ func (w *world) source(part int32, offset int64) []byte {
 	return fmt.Appendf(nil, "%s/%d/%d", w.opts.Input, part, offset)
 }
 
+// unsealed are the damages that change what an entry's digest was made of, and that the digest must tell, beside what they want.
+var unsealed = map[string]bool{
+	"event that is no click": true, "event and outbox agree, the input does not": true, "event and outbox are another click": true,
+	"dlq record and outbox agree, the input does not": true, "outbox deleted": true, "outbox twice": true, "outbox key": true, "outbox value": true,
+	"outbox timestamp": true, "outbox partition": true, "outbox moved": true, "outbox headers damaged": true, "outbox for another topic": true,
+	"outbox salt": true, "outbox record hash": true, "outbox without hashes": true, "whole offset gone from Postgres": true, "owed message is another click": true,
+	"owed message is another country": true, "owed message is no click": true, "owed message gone": true, "ledger hole": true,
+}
+
 func TestDamages(t *testing.T) {
 	t.Parallel()
 	for _, d := range damages {
@@ -294,9 +307,11 @@ func TestDamages(t *testing.T) {
 				if want == nil {
 					want = []string{}
 				}
-				require.Equal(t, want, said(rep), sentences(rep))
+				got := slices.DeleteFunc(said(rep), func(s string) bool { return strings.HasPrefix(s, "ledger_digest ledger 0#") })
+				require.Equal(t, want, got, sentences(rep))
+				require.Equal(t, unsealed[d.name], rep.Found[LedgerDigest] > 0, sentences(rep))
 			}
-			require.Equal(t, len(d.want) == 0, rep.Clean())
+			require.Equal(t, len(d.want) == 0 && !unsealed[d.name], rep.Clean())
 			if d.says != "" {
 				require.Contains(t, sentences(rep), d.says)
 			}

@@ -21,14 +21,19 @@ type (
 type decoder struct {
 	clicks *schema.ClickDecoder
 	events *schema.EnrichedDecoder
+	addr   addresses
 }
 
 func (d *decoder) click(ctx context.Context, value []byte, c *click) error {
-	return classify(d.clicks.Decode(ctx, value, c))
+	err := classify(d.clicks.Decode(ctx, value, c))
+	c.IP = d.addr.text(c.IP)
+	return err
 }
 
 func (d *decoder) enriched(ctx context.Context, value []byte, c *enriched) error {
-	return classify(d.events.Decode(ctx, value, c))
+	err := classify(d.events.Decode(ctx, value, c))
+	c.IP = d.addr.text(c.IP)
+	return err
 }
 
 func classify(err error) error {
@@ -39,6 +44,10 @@ func classify(err error) error {
 }
 
 func newDecoder(o *Options) (decoder, func(), error) {
+	addr, err := o.addresses()
+	if err != nil {
+		return decoder{}, nil, err
+	}
 	var transport []http.RoundTripper
 	if o.RegistryTransport != nil {
 		transport = append(transport, o.RegistryTransport)
@@ -47,5 +56,7 @@ func newDecoder(o *Options) (decoder, func(), error) {
 	if err != nil {
 		return decoder{}, nil, err
 	}
-	return decoder{schema.NewClickDecoder(reg), schema.NewEnrichedDecoder(reg)}, reg.Close, nil
+	clicks := schema.NewClickDecoder(reg)
+	clicks.Format(o.Format)
+	return decoder{clicks, schema.NewEnrichedDecoder(reg), addr}, reg.Close, nil
 }

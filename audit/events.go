@@ -3,7 +3,8 @@ package audit
 import (
 	"context"
 	"errors"
-	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,10 +24,19 @@ type output struct {
 // outputPart is one of its partitions. One goroutine at a time reads it.
 type outputPart struct {
 	id        int32
-	start     int64 // of its log
+	start     int64 // of its log, if retention may have taken something of what is to be read; else 0
+	first     int64 // reading begins here
 	next      int64 // read up to here
 	decidedAt int64 // its end when the group offset was read: all that offset tells of is below
 	seen      map[int32]seen
+	known     map[int32]seen       // what an earlier round has seen before first
+	waypoints map[int32][]waypoint // for a later round; nil: there will be none
+}
+
+// rewind goes back to where reading began.
+func (op *outputPart) rewind() {
+	op.next, op.seen = op.first, map[int32]seen{}
+	maps.Copy(op.seen, op.known)
 }
 
 // seen are the first and the highest source offset of one source partition in one output partition.
@@ -40,7 +50,10 @@ func (r *run) readOutputs(ctx context.Context) error {
 	}
 	for topic, o := range r.outputs {
 		for n, p := range o.parts {
-			p.start, p.next = starts[topic][n], starts[topic][n]
+			p.begin(starts[topic][n], r.earlier, topic)
+			if !r.follows {
+				p.waypoints = nil
+			}
 		}
 	}
 	return r.readOn(ctx)
@@ -52,40 +65,48 @@ func (r *run) readOn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return r.readEvents(ctx, func(o *output, p *outputPart) int64 { return ends[o.topic][p.id] },
+		func() eventReader { return (&summer{worker: r.newWorker()}).event })
+}
+
+type eventReader func(context.Context, *output, *outputPart, *kgo.Record) error
+
+// readEvents reads every output partition from where it is on to an end.
+func (r *run) readEvents(ctx context.Context, end func(*output, *outputPart) int64, newFn func() eventReader) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.opts.Workers)
-	for topic, o := range r.outputs {
-		for n, p := range o.parts {
-			if p.next >= ends[topic][n] {
-				continue
+	for _, o := range r.outputs {
+		for _, p := range o.parts {
+			if p.next < end(o, p) {
+				g.Go(func() error { return r.readOutput(ctx, o, p, end(o, p), newFn()) })
 			}
-			g.Go(func() error {
-				w := r.newWorker()
-				for p.next < ends[topic][n] {
-					next, err := r.kafka.read(ctx, topic, n, p.next, ends[topic][n], func(recs []*kgo.Record) error {
-						for _, rec := range recs {
-							if err := w.event(ctx, o, p, rec); err != nil {
-								return err
-							}
-						}
-						r.tell(len(recs))
-						return nil
-					})
-					var gone *errTruncated
-					if errors.As(err, &gone) {
-						p.start, p.next = gone.start, gone.start
-						continue
-					}
-					if err != nil {
-						return err
-					}
-					p.next = next
-				}
-				return nil
-			})
 		}
 	}
 	return g.Wait()
+}
+
+func (r *run) readOutput(ctx context.Context, o *output, p *outputPart, end int64, fn eventReader) error {
+	for p.next < end {
+		next, err := r.kafka.read(ctx, o.topic, p.id, p.next, end, func(recs []*kgo.Record) error {
+			for _, rec := range recs {
+				if err := fn(ctx, o, p, rec); err != nil {
+					return err
+				}
+			}
+			r.tell(len(recs))
+			return nil
+		})
+		var gone *errTruncated
+		if errors.As(err, &gone) {
+			p.start, p.first, p.next = gone.start, gone.start, gone.start
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p.next = next
+	}
+	return nil
 }
 
 // asMessage is the record in the outbox's terms; its headers are in the worker's scratch.
@@ -97,113 +118,27 @@ func (s *scratch) asMessage(rec *kgo.Record) outbox.Message {
 	return outbox.Message{Topic: rec.Topic, Partition: rec.Partition, TimestampMs: rec.Timestamp.UnixMilli(), Key: rec.Key, Value: rec.Value, Headers: s.headers}
 }
 
-// event judges one committed record of an output topic.
-func (w *worker) event(ctx context.Context, o *output, op *outputPart, rec *kgo.Record) error {
-	m := w.asMessage(rec)
-	at := &At{rec.Topic, rec.Partition, rec.Offset}
-	src, why := sourceOf(w.opts.Input, m.Headers)
-	if why != "" {
-		w.found(Unexplained, o.sink, -1, -1, at, "%s: %s", at, why)
-		return nil
-	}
-	if !w.wants(src.partition) {
-		return nil
-	}
-	p := w.parts[src.partition]
-	if p == nil {
-		w.found(Unexplained, o.sink, src.partition, src.offset, at, "%s: %s has no partition %d", at, w.opts.Input, src.partition)
-		return nil
-	}
-	msg, kv := w.message(&m), w.keyValue(m.Key, m.Value)
-	undecodable := false
-	if o.sink == Events {
-		err := w.dec.enriched(ctx, m.Value, &w.ev)
-		if undecodable = errors.Is(err, errUndecodable); err != nil && !undecodable {
-			return fmt.Errorf("decode %s: %w", at, err)
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	first := true
-	c, why := p.at(src.offset)
-	switch {
-	case src.offset >= p.stored: // counted as later, if it is one: beside the rows of the snapshot they would only confuse
-	case o.sink == DLQ:
-		p.stat.DLQ++
-	default:
-		p.stat.Events++
-	}
-	switch {
-	case c != nil && o.sink == Events:
-		first = inc(&c.events) == 1
-	case c != nil:
-		first = inc(&c.dlq) == 1
-	case src.offset >= p.stored:
-		p.beyond = append(p.beyond, beyond{src.offset, *at})
-		first = false // not known: nothing counts them until the end
-	case why == "":
-		p.stat.OutOfReach++
-	default:
-		w.found(Unexplained, o.sink, p.id, src.offset, at, "%s: %s", at, why)
-		return nil
-	}
-	w.order(o, op, p, src.offset, first, at)
-	if undecodable {
-		w.found(Undecodable, o.sink, p.id, src.offset, at, "%s is no enriched click that can be decoded", at)
-	}
-	if c == nil {
-		return nil
-	}
-	if !first {
-		w.found(Duplicate, o.sink, p.id, src.offset, at, "%s: published once more", at)
-	}
-	w.compare(o, p, c, src.offset, at, msg, kv, &m, undecodable)
-	return nil
-}
-
-// order checks that a source partition's offsets only grow within an output partition. A second copy is a duplicate, not disorder.
-func (w *worker) order(o *output, op *outputPart, p *partition, offset int64, first bool, at *At) {
-	s, ok := op.seen[p.id]
-	switch {
-	case !ok:
+// order says whether a source partition's offsets only grow within an output partition: what the offset comes after though it is above
+// (-1: nothing), and whether it is the last one again. Records that the snapshot does not cover only move it on.
+func (op *outputPart) order(partition int32, offset int64, covered bool) (before int64, again bool) {
+	s, ok := op.seen[partition]
+	if !ok {
 		s = seen{offset, offset}
-	case offset > s.last:
+		op.seen[partition] = s
+		return -1, false
+	}
+	if offset > s.last {
 		s.last = offset
-	case first && offset < s.last:
-		w.found(OutOfOrder, o.sink, p.id, offset, at, "%s: source offset %d comes after %d", at, offset, s.last)
+		op.seen[partition] = s
+		return -1, false
 	}
-	op.seen[p.id] = s
-}
-
-// compare holds a record against the outbox message, then what it says against the input and the row. p is locked.
-func (w *worker) compare(o *output, p *partition, c *cell, offset int64, at *At, msg, kv uint64, m *outbox.Message, undecodable bool) {
-	if c.outbox > 0 && msg != c.msg {
-		w.found(Different, o.sink, p.id, offset, at, "%s is not the outbox message", at)
-		return
+	if !covered {
+		return -1, false
 	}
-	if o.sink == DLQ {
-		if kv != c.kv {
-			w.found(Different, o.sink, p.id, offset, at, "%s: key and value are not the input's", at)
-		}
-		return
+	if offset == s.last {
+		return -1, true
 	}
-	if undecodable {
-		return
-	}
-	if c.has(decodes) && w.click(&w.ev.Click) != c.text {
-		w.found(Different, o.sink, p.id, offset, at, "%s is not the click of the input", at)
-		return
-	}
-	if c.rows > 0 && !c.has(rowDiffers) {
-		f := asRow(&w.ev.Click, w.ev.Country, header(m.Headers, geoHeader), w.ip[:0])
-		if _, full := w.row(&f); full != c.row {
-			sink := o.sink
-			if c.outbox > 0 { // two against one
-				sink = Rows
-			}
-			w.found(Different, sink, p.id, offset, at, "the row is not the event %s", at)
-		}
-	}
+	return s.last, false
 }
 
 // missing says whether the offset's record should be in Kafka and is not, and in which topic.
@@ -217,9 +152,9 @@ func (r *run) missing(p *partition, c *cell, offset int64) (*output, bool) {
 	return r.outputs[r.opts.DLQ], c.dlq == 0
 }
 
-// candidates are the partitions in which the record may be.
-func (o *output) candidates(c *cell) []*outputPart {
-	if p := o.parts[int32(c.target)]; p != nil {
+// candidates are the partitions in which a record may be.
+func (o *output) candidates(target int32) []*outputPart {
+	if p := o.parts[target]; p != nil {
 		return []*outputPart{p}
 	}
 	all := make([]*outputPart, 0, len(o.parts))
@@ -229,24 +164,33 @@ func (o *output) candidates(c *cell) []*outputPart {
 	return all
 }
 
-// expired says whether retention may have taken the record: it takes a log's beginning, and the log is in source order.
-func (o *output) expired(p *partition, c *cell, offset int64) bool {
-	for _, op := range o.candidates(c) {
-		if s, ok := op.seen[p.id]; op.start > 0 && (!ok || offset < s.first) {
-			return true
+// gone says whether retention may have taken the partition's record of an offset: it takes a log's beginning, and the log is in source order.
+func (op *outputPart) gone(source int32, offset int64) bool {
+	s, ok := op.seen[source]
+	return op.start > 0 && (!ok || offset < s.first)
+}
+
+// mayBeGone says whether retention may have taken the record.
+func (o *output) mayBeGone(target, source int32, offset int64) bool {
+	if p := o.parts[target]; p != nil {
+		return p.gone(source, offset)
+	}
+	return slices.ContainsFunc(o.candidates(target), func(op *outputPart) bool { return op.gone(source, offset) })
+}
+
+// allGone says whether retention has taken every record below an offset.
+func (o *output) allGone(source int32, below int64) bool {
+	for _, op := range o.parts {
+		if !op.gone(source, below-1) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // hidden says whether an open transaction may hide the record.
-func (o *output) hidden(c *cell) bool {
-	for _, op := range o.candidates(c) {
-		if op.next < op.decidedAt {
-			return true
-		}
-	}
-	return false
+func (o *output) hidden(target int32) bool {
+	return slices.ContainsFunc(o.candidates(target), func(op *outputPart) bool { return op.next < op.decidedAt })
 }
 
 // waitForHidden reads on for as long as an event that must be there may be behind an open transaction (see Run), and no longer.
@@ -273,13 +217,16 @@ func (r *run) waitForHidden(ctx context.Context) error {
 }
 
 func (r *run) anyHidden() bool {
+	hidden := false
+	for _, o := range r.outputs {
+		hidden = hidden || o.hidden(-1)
+	}
+	if !hidden {
+		return false
+	}
 	for _, p := range r.parts {
-		for i := range p.cells {
-			offset := p.base + int64(i)
-			if offset < p.from {
-				continue
-			}
-			if o, gone := r.missing(p, &p.cells[i], offset); gone && o.hidden(&p.cells[i]) {
+		for i := range p.stretches {
+			if s := &p.stretches[i]; !s.owed && !s.lost && s.from >= p.from && s.events.n < s.input {
 				return true
 			}
 		}

@@ -12,22 +12,24 @@ type Class string
 
 // The classes of findings.
 const (
-	Missing     Class = "missing"      // owed to a sink and not there
-	Duplicate   Class = "duplicate"    // there more than once
-	Different   Class = "different"    // two stores disagree about it
-	Unexplained Class = "unexplained"  // there without an input, or without a readable exactly-source
-	OutOfOrder  Class = "out_of_order" // an output partition has a source partition's events in another order
-	Undecodable Class = "undecodable"  // an event that is no enriched click
-	Undecided   Class = "undecided"    // an open transaction hides whether it is there
-	GroupAhead  Class = "group_ahead"  // the group offset is above the stored offset
-	GroupBehind Class = "group_behind" // the group offset is below what it once was
-	LedgerGap   Class = "ledger_gap"   // the ledger's entries do not add up
-	LedgerChain Class = "ledger_chain" // the ledger's hashes do not
-	Gap         Class = "gap"          // settled was asked for, and something is owed or waiting
+	Missing      Class = "missing"       // owed to a sink and not there
+	Duplicate    Class = "duplicate"     // there more than once
+	Different    Class = "different"     // two stores disagree about it
+	Unexplained  Class = "unexplained"   // there without an input, or without a readable exactly-source
+	OutOfOrder   Class = "out_of_order"  // an output partition has a source partition's events in another order
+	Undecodable  Class = "undecodable"   // an event that is no enriched click
+	Undecided    Class = "undecided"     // an open transaction hides whether it is there
+	GroupAhead   Class = "group_ahead"   // the group offset is above the stored offset
+	GroupBehind  Class = "group_behind"  // the group offset is below what it once was
+	LedgerGap    Class = "ledger_gap"    // the ledger's entries do not add up
+	LedgerChain  Class = "ledger_chain"  // the ledger's hashes do not
+	LedgerDigest Class = "ledger_digest" // the outbox's messages are not those an entry was made of
+	Miscounted   Class = "miscounted"    // click_counts does not say how many rows there are
+	Gap          Class = "gap"           // settled was asked for, and something is owed or waiting
 )
 
 // Classes lists them all, in the order of a report.
-var Classes = []Class{Missing, Duplicate, Different, Unexplained, OutOfOrder, Undecodable, Undecided, GroupAhead, GroupBehind, LedgerGap, LedgerChain, Gap}
+var Classes = []Class{Missing, Duplicate, Different, Unexplained, OutOfOrder, Undecodable, Undecided, GroupAhead, GroupBehind, LedgerGap, LedgerChain, LedgerDigest, Miscounted, Gap}
 
 // Sink is where.
 type Sink string
@@ -41,11 +43,13 @@ const (
 	Events      Sink = "events"       // the output topic
 	DLQ         Sink = "dlq"          // the DLQ topic
 	Input       Sink = "input"        // the input topic
+	Heads       Sink = "heads"        // the ledger's heads, in Kafka or an anchor file
+	Counts      Sink = "counts"       // Postgres click_counts
 	Group       Sink = "group"        // the consumer group's offsets
 )
 
 // Sinks lists them all, in the order of a report.
-var Sinks = []Sink{Rows, DeadLetters, Outbox, Ledger, Events, DLQ, Input, Group}
+var Sinks = []Sink{Rows, DeadLetters, Outbox, Ledger, Events, DLQ, Input, Heads, Counts, Group}
 
 // At is a place in a topic.
 type At struct {
@@ -72,7 +76,7 @@ func (f *Finding) Coordinate() string {
 	switch {
 	case f.Partition < 0 && f.At != nil:
 		return f.At.String()
-	case f.Sink == Ledger:
+	case f.Sink == Ledger || f.Sink == Heads:
 		return fmt.Sprintf("%d#%d", f.Partition, f.Seq)
 	}
 	return fmt.Sprintf("%d@%d", f.Partition, f.Offset)
@@ -85,10 +89,11 @@ type collector struct {
 	kept   map[Class][]Finding
 	counts map[Class]map[Sink]int64
 	byPart map[int32]int64
+	low    map[int32]int64 // lowest source offset that something was found at; of what is not about one, 0
 }
 
 func newCollector(keep int) *collector {
-	return &collector{keep: keep, kept: map[Class][]Finding{}, counts: map[Class]map[Sink]int64{}, byPart: map[int32]int64{}}
+	return &collector{keep: keep, kept: map[Class][]Finding{}, counts: map[Class]map[Sink]int64{}, byPart: map[int32]int64{}, low: map[int32]int64{}}
 }
 
 func (c *collector) add(f Finding) {
@@ -99,6 +104,9 @@ func (c *collector) add(f Finding) {
 	}
 	c.counts[f.Class][f.Sink]++
 	c.byPart[f.Partition]++
+	if low, ok := c.low[f.Partition]; f.Class != Gap && (!ok || f.Offset < low) {
+		c.low[f.Partition] = max(0, f.Offset)
+	}
 	if len(c.kept[f.Class]) < c.keep {
 		c.kept[f.Class] = append(c.kept[f.Class], f)
 	}
@@ -106,6 +114,28 @@ func (c *collector) add(f Finding) {
 
 func (r *run) found(class Class, sink Sink, partition int32, offset int64, at *At, format string, a ...any) {
 	r.findings.add(Finding{Class: class, Sink: sink, Partition: partition, Offset: offset, At: at, Says: fmt.Sprintf(format, a...)})
+	if class != Gap {
+		r.mark(partition, offset)
+	}
+}
+
+// mark marks the offset's stretch as one that something was found in.
+func (r *run) mark(partition int32, offset int64) {
+	if p := r.parts[partition]; p != nil {
+		if s := p.stretchAt(offset); s != nil {
+			r.findings.mu.Lock()
+			s.found = true
+			r.findings.mu.Unlock()
+		}
+	}
+}
+
+// lowest is the lowest source offset that something was found at; end if nothing was.
+func (c *collector) lowest(partition int32, end int64) int64 {
+	if low, ok := c.low[partition]; ok {
+		return low
+	}
+	return end
 }
 
 func (c *collector) total(class Class) (n int64) {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// readInput fills the cells from the input topic, up to the stored offsets; with Settled on to the stable end, to count what waits.
-func (r *run) readInput(ctx context.Context) error {
+// inputBounds lists the ends of the input, after the snapshot.
+func (r *run) inputBounds(ctx context.Context) error {
 	starts, err := r.kafka.offsets(ctx, "start offsets", r.kafka.adm.ListStartOffsets, r.opts.Input)
 	if err != nil {
 		return err
@@ -19,33 +19,41 @@ func (r *run) readInput(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, p := range r.parts {
+		p.logStart, p.stableEnd = starts[r.opts.Input][p.id], ends[r.opts.Input][p.id]
+		// A stored offset is a number somebody wrote: it must not decide how much is read.
+		p.hi = min(p.stored, p.stableEnd)
+		p.from = p.logStart
+		p.stat.Waiting = max(0, p.stableEnd-max(p.stored, p.logStart))
+	}
+	return nil
+}
+
+// sumInput adds up the input topic, up to the stored offsets; with Settled on to the stable end, to count what waits.
+func (r *run) sumInput(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.opts.Workers)
 	for _, p := range r.sorted() {
-		p.logStart, p.stableEnd = starts[r.opts.Input][p.id], ends[r.opts.Input][p.id]
-		// A stored offset is a number somebody wrote: it must not decide how much memory is taken.
-		p.makeCells(min(p.stored, p.stableEnd))
-		p.stat.Waiting = max(0, p.stableEnd-max(p.stored, p.logStart))
 		if !p.inTopic {
 			continue
 		}
-		g.Go(func() error { return r.readInputPartition(ctx, p) })
+		end := p.hi
+		if r.opts.Settled {
+			end = max(p.stableEnd, p.hi)
+			p.stat.Waiting = 0
+		}
+		w := &summer{worker: r.newWorker()}
+		g.Go(func() error { return r.readInput(ctx, p, p.lo, end, w.input) })
 	}
 	return g.Wait()
 }
 
-func (r *run) readInputPartition(ctx context.Context, p *partition) error {
-	end := min(p.stored, p.stableEnd)
-	if r.opts.Settled {
-		end = p.stableEnd
-		p.stat.Waiting = 0
-	}
-	w := r.newWorker()
-	from := p.base
-	for from < end {
-		next, err := r.kafka.read(ctx, r.opts.Input, p.id, from, end, func(recs []*kgo.Record) error {
+// readInput passes on the records in [from, to).
+func (r *run) readInput(ctx context.Context, p *partition, from, to int64, fn func(context.Context, *partition, *kgo.Record) error) error {
+	for from < to {
+		next, err := r.kafka.read(ctx, r.opts.Input, p.id, from, to, func(recs []*kgo.Record) error {
 			for _, rec := range recs {
-				if err := w.input(ctx, p, rec); err != nil {
+				if err := fn(ctx, p, rec); err != nil {
 					return err
 				}
 			}
@@ -71,30 +79,26 @@ type worker struct {
 	scratch
 	in click
 	ev enriched
-	ip [32]byte
 }
 
 func (r *run) newWorker() *worker {
 	return &worker{run: r, scratch: scratch{hasher: r.hash}}
 }
 
-func (w *worker) input(ctx context.Context, p *partition, rec *kgo.Record) error {
-	if rec.Offset >= p.stored {
-		p.stat.Waiting++
-		return nil
+// isClick decodes an input's value, if it is a click.
+func (w *worker) isClick(ctx context.Context, rec *kgo.Record) (bool, error) {
+	err := w.dec.click(ctx, rec.Value, &w.in)
+	if err != nil && !errors.Is(err, errUndecodable) {
+		return false, fmt.Errorf("decode %s/%d@%d: %w", rec.Topic, rec.Partition, rec.Offset, err)
 	}
-	p.stat.Input++
-	c := &p.cells[rec.Offset-p.base]
-	c.flags |= inInput
-	c.kv = w.keyValue(rec.Key, rec.Value)
-	switch err := w.dec.click(ctx, rec.Value, &w.in); {
-	case err == nil:
-		c.flags |= decodes
-		c.text = w.scratch.click(&w.in)
-		f := asRow(&w.in, "", "", w.ip[:0])
-		c.plain, _ = w.row(&f)
-	case !errors.Is(err, errUndecodable):
-		return fmt.Errorf("decode %s/%d@%d: %w", rec.Topic, rec.Partition, rec.Offset, err)
+	return err == nil, nil
+}
+
+// isEnriched decodes an event's value, if it is one.
+func (w *worker) isEnriched(ctx context.Context, value []byte, what func() string) (bool, error) {
+	err := w.dec.enriched(ctx, value, &w.ev)
+	if err != nil && !errors.Is(err, errUndecodable) {
+		return false, fmt.Errorf("decode %s: %w", what(), err)
 	}
-	return nil
+	return err == nil, nil
 }

@@ -20,7 +20,7 @@ type entry struct {
 	digest, prev, hash                    []byte
 	epoch                                 int64
 	worker, why, who, build, schemas, geo string
-	at                                    time.Time
+	at, capturedAt                        time.Time // the writer's clock; the server's, not hashed
 }
 
 // canonicalHash is SHA-256 over the fields in order: integers as 8 bytes big-endian, strings and bytes behind their length as such an
@@ -52,36 +52,55 @@ type chain struct {
 	seq  int64
 	hash []byte
 	next int64 // offset the next entry must begin at
+	lay  *layer
 }
 
 // readLedger checks the chain entry by entry and keeps what the end needs of each. It comes before the input: it says where to begin.
 func (r *run) readLedger(ctx context.Context) error {
+	if err := r.inputBounds(ctx); err != nil {
+		return err
+	}
+	var offsets int64
+	for _, p := range r.parts {
+		offsets += max(0, p.hi-p.logStart)
+	}
+	r.work = 4 * offsets // input, rows, events, outbox
+	length := min(max(offsets/mostStretches, shortStretch), longStretch)
 	chains := map[int32]*chain{}
-	rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events, digest, prev_hash, hash,
-		epoch, worker, why, who, build, schemas, geo, committed_at FROM offset_ledger WHERE source_id = $1 ORDER BY source_partition, seq`, r.source)
-	var e entry
-	_, err := pgx.ForEachRow(rows, []any{&e.partition, &e.seq, &e.kind, &e.from, &e.to, &e.records, &e.rows, &e.dead, &e.events, &e.digest, &e.prev, &e.hash,
-		&e.epoch, &e.worker, &e.why, &e.who, &e.build, &e.schemas, &e.geo, &e.at}, func() error {
-		if !r.wants(e.partition) {
-			return nil
+	newChain := func(p *partition) *chain {
+		c := &chain{next: -1, lay: &layer{scratch: scratch{hasher: r.hash}, p: p, lo: p.logStart, hi: p.hi, at: p.logStart, length: length, since: r.opts.Since, until: r.opts.Until}}
+		at, known := r.earlier.part(p.id)
+		if a, ok := r.base(p.id); known && (!ok || at.seq >= a.toSeq) { // an earlier round has checked what comes before
+			c.seq, c.hash, c.next, p.begin = at.seq, at.hash, at.offset, at.begin
+			c.lay.begin(at.offset)
+		} else if ok { // what comes before is in a file
+			c.seq, c.hash, c.next, p.begin = a.toSeq, a.hash, a.to, a.begun
+			c.lay.begin(a.to)
 		}
+		return c
+	}
+	take := func(e *entry) {
 		c := chains[e.partition]
 		if c == nil {
-			c = &chain{next: -1}
+			c = newChain(r.part(e.partition))
 			chains[e.partition] = c
 		}
-		r.ledgerEntry(c, &e)
+		r.ledgerEntry(c, e)
 		r.tell(1)
-		return nil
-	})
-	if err != nil {
+	}
+	if err := r.archivedEntries(take); err != nil {
+		return err
+	}
+	if err := r.entries(ctx, take); err != nil {
 		return fmt.Errorf("offset_ledger: %w", err)
 	}
 	for _, p := range r.sorted() {
 		c := chains[p.id]
 		if c == nil {
-			c = &chain{next: -1}
+			c = newChain(p)
 		}
+		p.from = max(p.begin, p.logStart)
+		c.lay.finish()
 		if c.next < 0 && p.stored > 0 {
 			r.ledgerFound(LedgerGap, p.id, 0, "no entry at all, but the stored offset is %d", p.stored)
 		}
@@ -93,6 +112,33 @@ func (r *run) readLedger(ctx context.Context) error {
 		}
 		if !bytes.Equal(c.hash, p.head) {
 			r.ledgerFound(LedgerChain, p.id, c.seq, "the last entry's hash is not partition_offsets.ledger_head")
+		}
+	}
+	return nil
+}
+
+// entries passes on the entries that no earlier round has checked, by partition and seq.
+func (r *run) entries(ctx context.Context, take func(*entry)) error {
+	var e entry
+	read := func(where string, args ...any) error {
+		rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, seq, kind, from_offset, to_offset, records, rows, dead_letters, events, digest, prev_hash, hash,
+			epoch, worker, why, who, build, schemas, geo, committed_at, captured_at FROM offset_ledger WHERE source_id = $1`+where+` ORDER BY source_partition, seq`, append([]any{r.source}, args...)...)
+		_, err := pgx.ForEachRow(rows, []any{&e.partition, &e.seq, &e.kind, &e.from, &e.to, &e.records, &e.rows, &e.dead, &e.events, &e.digest, &e.prev, &e.hash,
+			&e.epoch, &e.worker, &e.why, &e.who, &e.build, &e.schemas, &e.geo, &e.at, &e.capturedAt}, func() error {
+			if r.wants(e.partition) {
+				take(&e)
+			}
+			return nil
+		})
+		return err
+	}
+	if r.earlier == nil {
+		return read("")
+	}
+	for _, p := range r.sorted() { // by the index: what was checked is not read
+		at, _ := r.earlier.part(p.id)
+		if err := read(` AND source_partition = $2 AND seq > $3`, p.id, at.seq); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -117,6 +163,11 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 	} else if !bytes.Equal(e.hash, want[:]) {
 		bad(LedgerChain, "seq %d: its fields do not make its hash: it was changed after it was written", e.seq)
 	}
+	r.build(e)
+	if e.kind != "capture" {
+		r.deed(e)
+		r.vouched(e)
+	}
 	first := c.next < 0
 	c.seq, c.hash = e.seq, append(c.hash[:0:0], e.hash...)
 	switch e.kind {
@@ -129,17 +180,18 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 		}
 		if first {
 			p.begin = max(0, e.to)
+			c.lay.begin(p.begin)
 		}
 		c.next = max(c.next, e.to)
 		return
-	case "restore", "hold", "release", "replay", "erase", "archive": // no input is read, and no offset is moved
+	case "restore", "hold", "release", "replay", "erase", "archive", "prune": // no input is read, and no offset is moved
 		if first {
 			c.next = 0
 		}
 		return
 	case "reset":
 		if e.from == c.next && e.to < e.from { // back over what was skipped: it is owed again
-			p.unskip(e.to)
+			c.lay.back(e.to)
 			c.next = e.to
 			return
 		}
@@ -150,6 +202,7 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 		if e.from != c.next || e.to <= e.from {
 			return
 		}
+		p.healed = append(p.healed, e.seq)
 	case "capture", "accept_loss":
 	default:
 		bad(LedgerGap, "seq %d is of a kind this audit does not know: %q", e.seq, e.kind)
@@ -160,36 +213,7 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 	if e.from != c.next || e.to <= e.from {
 		bad(LedgerGap, "seq %d covers [%d,%d), the entries before it end at %d", e.seq, e.from, e.to, c.next)
 	}
-	p.spans = append(p.spans, span{e.seq, e.from, e.to, e.records, e.rows, e.dead, e.events, e.kind == "accept_loss" || e.kind == "reset"})
+	r.countEntry(e)
+	c.lay.entry(e, e.kind == "accept_loss" || e.kind == "reset")
 	c.next = e.to
-}
-
-// ledgerCounts holds each entry's counts against what is there in its range.
-func (r *run) ledgerCounts(p *partition) {
-	for _, s := range p.spans {
-		if s.lost || s.from < p.from || s.to > p.base+int64(len(p.cells)) || s.to < s.from {
-			continue // out of reach, or reported already
-		}
-		var records, rows, dead, messages int64
-		prunedSome := false
-		for i := s.from; i < s.to; i++ {
-			c := &p.cells[i-p.base]
-			if c.has(inInput) {
-				records++
-			}
-			rows += int64(c.rows)
-			dead += int64(c.dead)
-			messages += int64(c.outbox)
-			prunedSome = prunedSome || c.has(pruned)
-		}
-		for _, n := range []struct {
-			what          string
-			says, counted int64
-			skip          bool
-		}{{"records", s.records, records, false}, {"rows", s.rows, rows, false}, {"dead letters", s.dead, dead, false}, {"outbox messages", s.events, messages, prunedSome}} {
-			if n.says != n.counted && !n.skip {
-				r.ledgerFound(LedgerGap, p.id, s.seq, "seq %d says %d %s in [%d,%d), there are %d", s.seq, n.says, n.what, s.from, s.to, n.counted)
-			}
-		}
-	}
 }

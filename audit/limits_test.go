@@ -62,7 +62,7 @@ func TestRetention(t *testing.T) {
 		w.exec(`DROP TABLE outbox_20260101`)
 		w.exec(`DELETE FROM outbox WHERE source_partition = 1 AND source_offset = 0`) // not dropped, but gone
 		rep := w.audit()
-		require.Equal(t, []string{"ledger_gap ledger 1#2", "missing outbox 1@0"}, said(rep), sentences(rep))
+		require.Equal(t, []string{"ledger_digest ledger 1#2", "ledger_gap ledger 1#2", "missing outbox 1@0"}, said(rep), sentences(rep))
 	})
 	t.Run("outbox that was still owed", func(t *testing.T) {
 		t.Parallel()

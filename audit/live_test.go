@@ -36,11 +36,12 @@ func (l *live) feed(part int32, count int) []message {
 		l.n++
 		r := l.inputRecord(part, l.n, l.click(l.n))
 		require.NoError(l.t, l.cl.ProduceSync(l.ctx, r).FirstErr())
-		in := inputRec{part: part, offset: r.Offset, key: r.Key, value: r.Value, click: l.click(l.n)}
+		in := inputRec{part: part, offset: r.Offset, key: r.Key, value: r.Value, ms: r.Timestamp.UnixMilli(), click: l.click(l.n)}
 		l.capture(&in)
 		e.To = r.Offset + 1
 		e.Records, e.Rows, e.Events = e.Records+1, e.Rows+1, e.Events+1
 	}
+	e.Digest = l.digest(&e)
 	b := &pgx.Batch{}
 	for i := range l.rows[rows:] {
 		queueRow(b, &l.rows[rows+i])

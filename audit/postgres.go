@@ -131,18 +131,26 @@ func (s *snapshot) has(parent, suffix string) bool {
 
 // scan reads every row of a time-partitioned table in pieces, several at once. newFn is called once a piece; what it returns is
 // called with each row's columns in binary format, valid during the call only.
-func (r *run) scan(ctx context.Context, parent, columns string, newFn func(table) func([][]byte) error) error {
+func (r *run) scan(ctx context.Context, parent, columns string, parts []part, newFn func(table) func([][]byte) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.opts.Workers)
 	for _, t := range r.pg.tables[parent] {
-		for first := int64(0); first == 0 || first < t.pages; first += chunkPages {
-			where := fmt.Sprintf(`ctid >= '(%d,0)'::tid`, first)
-			if first+chunkPages < t.pages { // the last piece is open: the table may have grown within the snapshot's rows
-				where += fmt.Sprintf(` AND ctid < '(%d,0)'::tid`, first+chunkPages)
+		chunk := int64(chunkPages)
+		if parts != nil { // by an index, where there is one
+			chunk = t.pages + 1
+		}
+		for first := int64(0); first == 0 || first < t.pages; first += chunk {
+			where := `true`
+			if chunk <= t.pages {
+				where = fmt.Sprintf(`ctid >= '(%d,0)'::tid`, first)
+			}
+			if first+chunk < t.pages { // the last piece is open: the table may have grown within the snapshot's rows
+				where += fmt.Sprintf(` AND ctid < '(%d,0)'::tid`, first+chunk)
 			}
 			if r.opts.Partition != nil {
 				where += fmt.Sprintf(` AND source_partition = %d`, *r.opts.Partition)
 			}
+			where += r.where(parts)
 			sql := fmt.Sprintf(`SELECT %s FROM ONLY %s WHERE %s`, columns, t.name, where)
 			g.Go(func() error {
 				conn, err := r.pg.borrow(ctx)

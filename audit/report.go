@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ type Totals struct {
 	Later       int64 `json:"later"`          // events captured after the snapshot, covered by the stored offset read at the end
 	OutOfReach  int64 `json:"out_of_reach"`   // records whose counterpart retention has removed: not compared
 	Ledger      int64 `json:"ledger_entries"` // entries read
+	Counted     int64 `json:"counted"`        // sum of click_counts, of what says to be counted
 	OtherSource int64 `json:"other_source"`   // Postgres rows that belong to another source: another audit's
 }
 
@@ -40,18 +42,61 @@ type PartitionReport struct {
 	Later       int64 `json:"later"`
 	OutOfReach  int64 `json:"out_of_reach"`
 	Ledger      int64 `json:"ledger_entries"`
+	Erased      int64 `json:"erased"` // records whose data was blanked, by an entry of the ledger
 	Findings    int64 `json:"findings"`
+
+	Coverage   []Coverage `json:"coverage"`
+	LedgerSeq  int64      `json:"ledger_seq"`       // of its newest entry, in the snapshot
+	LedgerHead string     `json:"ledger_head"`      // that entry's hash, hexadecimal
+	Verified   int64      `json:"verified_through"` // below it everything from vouched_from on is proven in both sinks
+	HeadSeq    int64      `json:"head_seq"`         // newest entry that a head in Kafka or an anchor vouches for; 0: none
+}
+
+// Deed is a ledger entry that is no capture: what somebody did, or where a partition was started. It stays in every report for ever.
+type Deed struct {
+	Partition int32     `json:"partition"`
+	Seq       int64     `json:"seq"`
+	Kind      string    `json:"kind"`
+	From      int64     `json:"from"`
+	To        int64     `json:"to"`
+	Who       string    `json:"who"`
+	Why       string    `json:"why"`
+	Worker    string    `json:"worker,omitempty"`
+	Build     string    `json:"build,omitempty"`
+	At        time.Time `json:"at"` // by the clock of whoever did it
+}
+
+// mostDeeds bounds a report. The newest are kept.
+const mostDeeds = 10_000
+
+func (r *run) deed(e *entry) {
+	r.deeds++
+	r.deedList = append(r.deedList, Deed{e.partition, e.seq, e.kind, e.from, e.to, e.who, e.why, e.worker, e.build, e.at})
+	if len(r.deedList) == 2*mostDeeds {
+		r.deedList = append(r.deedList[:0], r.deedList[mostDeeds:]...)
+	}
 }
 
 // Report is what an audit says.
 type Report struct {
+	At         time.Time                `json:"at"` // when it was done
+	Group      string                   `json:"group"`
+	Input      string                   `json:"input"`
+	Output     string                   `json:"output"`
+	DLQ        string                   `json:"dlq"`
+	Since      *time.Time               `json:"since,omitempty"`
+	Until      *time.Time               `json:"until,omitempty"`
+	Versions   map[string]string        `json:"versions"` // of what audited and of what was audited
 	Settled    bool                     `json:"settled"`
+	Round      bool                     `json:"round,omitempty"` // only what an earlier round of the same process had not proven was looked at
 	Totals     Totals                   `json:"totals"`
 	Found      map[Class]int64          `json:"found"`   // every class, zeros too
 	BySink     map[Class]map[Sink]int64 `json:"by_sink"` // only what was found
 	Partitions []PartitionReport        `json:"partitions"`
 	Findings   []Finding                `json:"findings"` // some of each class; Found counts all
 	Notes      []string                 `json:"notes"`    // what it can't vouch for, and why
+	Deeds      []Deed                   `json:"deeds"`    // what people did, of all time, the newest if there are very many
+	DeedsAll   int64                    `json:"deeds_all"`
 	Took       time.Duration            `json:"took_ns"`
 	Verdict    string                   `json:"verdict"`
 }
@@ -66,14 +111,22 @@ func (r *Report) Clean() bool {
 	return true
 }
 
-func (r *run) report(begun time.Time) *Report {
+func (r *run) report() *Report {
 	rep := &Report{
-		Settled: r.opts.Settled, Totals: r.totals, Found: map[Class]int64{}, BySink: r.findings.counts,
-		Findings: r.findings.some(), Notes: []string{}, Partitions: []PartitionReport{},
+		At: time.Now().UTC(), Group: r.opts.Group, Input: r.opts.Input, Output: r.opts.Output, DLQ: r.opts.DLQ, Versions: r.versions,
+		Settled: r.opts.Settled, Round: r.earlier != nil, Totals: r.totals, Found: map[Class]int64{}, BySink: r.findings.counts,
+		Findings: r.findings.some(), Notes: append([]string{}, r.notes...), Partitions: []PartitionReport{},
+	}
+	if !r.opts.Since.IsZero() {
+		rep.Since = &r.opts.Since
+	}
+	if !r.opts.Until.IsZero() {
+		rep.Until = &r.opts.Until
 	}
 	if rep.Findings == nil {
 		rep.Findings = []Finding{}
 	}
+	rep.Deeds, rep.DeedsAll = append([]Deed{}, r.deedList[max(0, len(r.deedList)-mostDeeds):]...), r.deeds
 	for _, c := range Classes {
 		rep.Found[c] = r.findings.total(c)
 	}
@@ -81,6 +134,11 @@ func (r *run) report(begun time.Time) *Report {
 		s := p.stat
 		s.Partition, s.VouchedFrom, s.Stored, s.Group, s.StableEnd = p.id, p.from, p.stored, p.group, p.stableEnd
 		s.Findings = r.findings.byPart[p.id]
+		if a, ok := r.base(p.id); ok {
+			s.VouchedFrom = max(s.VouchedFrom, a.to)
+		}
+		s.Coverage, s.Verified = r.coverage(p), p.verified(r.findings.lowest(p.id, p.stored))
+		s.LedgerSeq, s.LedgerHead = p.seq, hex.EncodeToString(p.head)
 		rep.Partitions = append(rep.Partitions, s)
 		t := &rep.Totals
 		t.Input += s.Input
@@ -94,7 +152,15 @@ func (r *run) report(begun time.Time) *Report {
 		t.Later += s.Later
 		t.OutOfReach += s.OutOfReach
 		t.Ledger += s.Ledger
-		if p.from > p.begin && p.stored > p.begin {
+		if s.Erased > 0 {
+			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: %d records were erased, by entries of the ledger; their bytes are not compared", r.opts.Input, p.id, s.Erased))
+		}
+		if p.prunedOutbox > p.begin {
+			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: the outbox was pruned below offset %d, by entries of the ledger; there the events are held against the rows alone", r.opts.Input, p.id, p.prunedOutbox))
+		}
+		if p.prunedRows > 0 && p.prunedRows == p.from {
+			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: rows or dead letters were pruned below offset %d, by entries of the ledger; vouched for from there", r.opts.Input, p.id, p.from))
+		} else if p.from > p.begin && p.stored > p.begin {
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: retention removed the input below offset %d; vouched for from there", r.opts.Input, p.id, p.from))
 		} else if p.begin > 0 {
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: started at offset %d, by its ledger; what is below was never to be read", r.opts.Input, p.id, p.begin))
@@ -109,12 +175,15 @@ func (r *run) report(begun time.Time) *Report {
 	if r.totals.OtherSource > 0 {
 		rep.Notes = append(rep.Notes, fmt.Sprintf("%d Postgres rows belong to other sources and were left out", r.totals.OtherSource))
 	}
-	rep.Took = time.Since(begun)
+	rep.Took = time.Since(r.begun)
 	rep.Verdict = rep.verdict()
 	return rep
 }
 
 func (r *Report) verdict() string {
+	if r.Clean() && r.Round && r.Totals.Input == 0 {
+		return "clean: nothing new"
+	}
 	if r.Clean() && r.Totals.Input == 0 { // nothing wrong with nothing: no proof
 		return "clean, but nothing was captured yet"
 	}

@@ -2,23 +2,139 @@ package audit
 
 import (
 	"cmp"
+	"context"
 	"slices"
 )
 
-// settle looks at every input offset once all is read: what is owed by now, and where it is not.
-func (r *run) settle() {
+// doubt is a stretch to be looked at.
+type doubt struct {
+	p *partition
+	s *stretch
+}
+
+// settle compares the sums of every stretch once all is read, and has the second pass look at those that differ.
+func (r *run) settle(ctx context.Context) error {
+	var doubts, digests []doubt
+	for k := range r.digests.pending { // too few messages, or one too many
+		if s := r.parts[k.partition].stretchAt(k.end - 1); s != nil {
+			s.digest.plus(wide{1, 1})
+		}
+	}
 	for _, p := range r.sorted() {
-		anyLost := p.hasLost()
-		for i := range p.cells {
-			offset, c := p.base+int64(i), &p.cells[i]
-			if offset < p.from || !c.has(inInput) || anyLost && p.lost(offset) {
+		for offset := range p.early { // in Kafka, and not in the outbox
+			if s := p.stretchAt(offset); s != nil {
+				s.suspect = true
+			}
+		}
+		for i := range p.stretches {
+			s := &p.stretches[i]
+			if s.to <= p.from {
+				continue // retention took its input while it was read
+			}
+			if s.from >= p.from && s.digest != s.saysDigest && s.pruned < s.input {
+				digests = append(digests, doubt{p, s})
+			}
+			if s.from < p.from || s.suspicious(r.allGone(p, s)) {
+				doubts = append(doubts, doubt{p, s})
+				continue
+			}
+			r.settleSound(p, s)
+		}
+		for i := range p.big {
+			if b := &p.big[i]; !b.unchecked && b.from >= p.from {
+				r.countsDiffer(p, b.seq, b.from, b.to, b.says, b.counts)
+			}
+		}
+		r.settleLater(p)
+		r.settlePositions(p)
+	}
+	if err := r.checkDigests(ctx, digests); err != nil {
+		return err
+	}
+	for len(doubts) > 0 {
+		cells := int64(0)
+		for len(doubts) > 0 && (cells == 0 || cells+doubts[0].s.to-doubts[0].s.from <= mostCells) {
+			d := doubts[0]
+			d.p.open(d.s.from, d.s.to)
+			cells += d.s.to - d.s.from
+			doubts = doubts[1:]
+		}
+		if err := r.look(ctx); err != nil {
+			return err
+		}
+		for _, p := range r.sorted() {
+			r.settleWindows(p)
+			if err := r.ledgerCounts(ctx, p); err != nil {
+				return err
+			}
+			p.wins = nil
+		}
+	}
+	return nil
+}
+
+// allGone says whether the output topics have nothing of a stretch any more.
+func (r *run) allGone(p *partition, s *stretch) bool {
+	return (s.rows.n == 0 || r.outputs[r.opts.Output].allGone(p.id, s.to)) && (s.dead.n == 0 || r.outputs[r.opts.DLQ].allGone(p.id, s.to))
+}
+
+// settleSound counts what is owed and out of reach in a stretch that nothing is wrong with.
+func (r *run) settleSound(p *partition, s *stretch) {
+	switch {
+	case s.lost:
+	case s.owed:
+		p.stat.Owed += s.input - s.early
+	default:
+		p.stat.OutOfReach += s.input - s.events.n
+	}
+}
+
+// look reads the records of the windows, in an order in which each can be held against those before.
+func (r *run) look(ctx context.Context) error {
+	var parts []part
+	for _, p := range r.sorted() {
+		for i := range p.wins {
+			parts = append(parts, part{p.id, p.wins[i].from, p.wins[i].to()})
+		}
+	}
+	newLooker := func() *looker { return &looker{r.newWorker()} }
+	for _, at := range parts {
+		p, w := r.parts[at.partition], newLooker()
+		if p.inTopic {
+			if err := r.readInput(ctx, p, max(at.from, p.from), at.to, w.input); err != nil {
+				return err
+			}
+		}
+	}
+	if err := r.readRows(ctx, parts, func() func(*rowRow) error { return newLooker().row }); err != nil {
+		return err
+	}
+	if err := r.readDeadLetters(ctx, parts, func() func(*deadRow) error { return newLooker().deadLetter }); err != nil {
+		return err
+	}
+	if err := r.readOutbox(ctx, parts, func() func(context.Context, *outboxRow) error { return newLooker().message }); err != nil {
+		return err
+	}
+	ends := map[*outputPart]int64{}
+	for _, o := range r.outputs { // the same records again, no more
+		for _, p := range o.parts {
+			ends[p] = p.next
+			p.rewind()
+		}
+	}
+	return r.readEvents(ctx, func(_ *output, p *outputPart) int64 { return ends[p] }, func() eventReader { return newLooker().event })
+}
+
+func (r *run) settleWindows(p *partition) {
+	for i := range p.wins {
+		w := &p.wins[i]
+		for j := range w.cells {
+			offset, c := w.from+int64(j), &w.cells[j]
+			if offset < p.from || !c.has(inInput) || p.lost(offset) {
 				continue
 			}
 			r.settleCell(p, c, offset)
 		}
-		r.settleLater(p)
-		r.settlePositions(p)
-		r.ledgerCounts(p)
 	}
 }
 
@@ -35,9 +151,9 @@ func (r *run) settleCell(p *partition, c *cell, offset int64) {
 	}
 	if o, gone := r.missing(p, c, offset); gone {
 		switch {
-		case o.expired(p, c, offset):
+		case o.mayBeGone(int32(c.target), p.id, offset):
 			p.stat.OutOfReach++
-		case o.hidden(c):
+		case o.hidden(int32(c.target)):
 			r.found(Undecided, o.sink, p.id, offset, nil, "not in %s, though the group offset is %d; an open transaction may still hide it: audit again when it is over", o.topic, p.group)
 		default:
 			r.found(Missing, o.sink, p.id, offset, nil, "not in %s, though the group offset is %d", o.topic, p.group)
@@ -57,15 +173,18 @@ func (r *run) settleCell(p *partition, c *cell, offset int64) {
 // settleLater judges the events that the snapshot had not captured: the stored offset read at the end must cover each, once.
 func (r *run) settleLater(p *partition) {
 	slices.SortFunc(p.beyond, func(a, b beyond) int {
-		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.at.Topic, b.at.Topic), cmp.Compare(a.at.Partition, b.at.Partition), cmp.Compare(a.at.Offset, b.at.Offset))
+		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.sink, b.sink), cmp.Compare(a.partition, b.partition), cmp.Compare(a.at, b.at))
 	})
 	for i, b := range p.beyond {
-		sink := r.outputs[b.at.Topic].sink
+		at := &At{r.opts.Output, b.partition, b.at}
+		if b.sink == DLQ {
+			at.Topic = r.opts.DLQ
+		}
 		switch {
 		case b.source >= p.storedAgain:
-			r.found(Unexplained, sink, p.id, b.source, &b.at, "%s: source offset %d is not captured; the stored offset was %d, and is %d after reading", b.at, b.source, p.stored, p.storedAgain)
+			r.found(Unexplained, b.sink, p.id, b.source, at, "%s: source offset %d is not captured; the stored offset was %d, and is %d after reading", at, b.source, p.stored, p.storedAgain)
 		case i > 0 && p.beyond[i-1].source == b.source:
-			r.found(Duplicate, sink, p.id, b.source, &b.at, "%s: published once more", b.at)
+			r.found(Duplicate, b.sink, p.id, b.source, at, "%s: published once more", at)
 		default:
 			p.stat.Later++
 		}
@@ -80,10 +199,10 @@ func (r *run) settlePositions(p *partition) {
 	if !r.opts.Settled {
 		return
 	}
-	owed := 0
-	for offset := max(p.published(), p.from); offset < p.base+int64(len(p.cells)); offset++ {
-		if p.cells[offset-p.base].has(inInput) {
-			owed++
+	owed := int64(0)
+	for i := range p.stretches {
+		if s := &p.stretches[i]; s.owed {
+			owed += s.input
 		}
 	}
 	if owed > 0 {

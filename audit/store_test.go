@@ -49,8 +49,9 @@ func (w *world) store(hash func(*ledger.Entry) []byte) {
 }
 
 func queueEntry(b *pgx.Batch, e *ledger.Entry, hash []byte) {
-	b.Queue(`INSERT INTO offset_ledger VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17)`, e.SourceID, e.Partition, e.Seq, string(e.Kind), e.From, e.To,
-		e.Records, e.Rows, e.DeadLetters, e.Events, notNull(e.Digest), notNull(e.PrevHash), notNull(hash), e.Epoch, e.Worker, e.Why, e.CommittedAt)
+	b.Queue(`INSERT INTO offset_ledger (`+ledger.Columns+`) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21)`,
+		e.SourceID, e.Partition, e.Seq, string(e.Kind), e.From, e.To, e.Records, e.Rows, e.DeadLetters, e.Events, notNull(e.Digest), notNull(e.PrevHash), e.Epoch,
+		e.Worker, e.Why, e.Who, e.Build, e.Schemas, e.Geo, e.CommittedAt, notNull(hash))
 }
 
 func queueRow(b *pgx.Batch, r *rowRec) {
@@ -59,8 +60,8 @@ func queueRow(b *pgx.Batch, r *rowRec) {
 }
 
 func queueMessage(b *pgx.Batch, m *message) {
-	b.Queue(`INSERT INTO outbox VALUES (1,$1,$2,$3,$4,$5,$6,$7,$8,$9,$10)`, m.part, m.SourceOffset, m.Seq, m.Topic, m.Partition, m.TimestampMs, m.Key, m.Value,
-		outbox.AppendHeaders(nil, m.Headers), m.at)
+	b.Queue(`INSERT INTO outbox VALUES (1,$1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)`, m.part, m.SourceOffset, m.Seq, m.Topic, m.Partition, m.TimestampMs, m.Key, m.Value,
+		outbox.AppendHeaders(nil, m.Headers), m.at, m.salt[:], m.record[:])
 }
 
 func notNull(b []byte) []byte { return append([]byte{}, b...) }

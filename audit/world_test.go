@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,42 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
-	"github.com/exactly-pipeline/exactly/internal/stack"
-	"github.com/exactly-pipeline/exactly/internal/teststack"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/outbox"
 	"github.com/exactly-pipeline/exactly/schema"
 )
-
-// shared is one broker, registry and Postgres for all tests; each test has its own schema, topics and group on them.
-var shared *stack.Stack
-
-func TestMain(m *testing.M) {
-	code := func() (code int) {
-		dir, err := os.MkdirTemp("", "audit")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		shared, err = teststack.Join(context.Background(), stack.Options{Dir: dir})
-		if err != nil {
-			panic(err)
-		}
-		code = m.Run()
-		if err := shared.Stop(); err != nil {
-			panic(err)
-		}
-		if err := goleak.Find(); err != nil && code == 0 {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-		return code
-	}()
-	os.Exit(code)
-}
 
 var serial atomic.Int32
 
@@ -65,6 +34,7 @@ type inputRec struct {
 	part       int32
 	offset     int64
 	key, value []byte
+	ms         int64
 	click      *schema.Click
 }
 
@@ -88,7 +58,9 @@ type deadRec struct {
 type message struct {
 	part int32 // source partition
 	outbox.Message
-	at time.Time
+	at     time.Time
+	salt   ledger.Salt
+	record [32]byte
 }
 
 type offsetsRow struct {
@@ -200,12 +172,14 @@ func (w *world) click(n int64) *schema.Click {
 }
 
 func (w *world) inputRecord(part int32, n int64, c *schema.Click) *kgo.Record {
-	r := &kgo.Record{Topic: w.opts.Input, Partition: part, Key: fmt.Append(nil, n+1), Value: []byte{0, 1}}
+	r := &kgo.Record{Topic: w.opts.Input, Partition: part, Key: fmt.Append(nil, n+1), Value: []byte{0, 1}, Timestamp: time.UnixMilli(inputMs(n))}
 	if c != nil {
 		r.Value = w.clicks.Append(nil, c)
 	}
 	return r
 }
+
+func inputMs(n int64) int64 { return 1_767_225_500_000 + n }
 
 // consistent makes the state described at world: everything captured, everything published.
 func consistent(t testing.TB) *world {
@@ -232,7 +206,7 @@ func consistent(t testing.TB) *world {
 	require.NoError(t, w.cl.ProduceSync(w.ctx, recs...).FirstErr())
 	for i := range w.input {
 		r := w.inputRecord(w.input[i].part, w.input[i].part0n(), w.input[i].click)
-		w.input[i].key, w.input[i].value = r.Key, r.Value
+		w.input[i].key, w.input[i].value, w.input[i].ms = r.Key, r.Value, r.Timestamp.UnixMilli()
 		w.capture(&w.input[i])
 	}
 	w.publish = [][]message{w.messages(0, 0, 3), w.messages(1, 0, 3), append(w.messages(0, 3, 99), w.messages(1, 3, 99)...)}
@@ -261,7 +235,22 @@ func (w *world) capture(r *inputRec) {
 		m.Topic, m.Value = w.opts.Output, w.events.Append(nil, &schema.EnrichedClick{Click: *r.click, Country: "DE"})
 		m.Headers = []outbox.Header{src, {Key: "exactly-geo", Value: []byte(geoBuild)}, {Key: "traceparent", Value: []byte("00-1-2-01")}}
 	}
+	m.salt = ledger.Salt{1, byte(r.part), byte(r.offset), byte(r.offset >> 8)}
+	m.record = ledger.RecordHash(m.salt, r.offset, r.ms, r.key, r.value, nil)
 	w.outbox = append(w.outbox, m)
+}
+
+// digest is that of the messages the outbox has of the entry.
+func (w *world) digest(e *ledger.Entry) []byte {
+	d := ledger.NewDigest()
+	for i := range w.outbox {
+		if m := &w.outbox[i]; m.part == e.Partition && m.SourceOffset >= e.From && m.SourceOffset < e.To {
+			hash := ledger.MessageHash(m.salt, &m.Message)
+			d.Hash(m.record[:])
+			d.Hash(hash[:])
+		}
+	}
+	return d.Sum()
 }
 
 // messages are deep copies of the outbox's: what is published must be damaged without damaging what is stored.
@@ -280,7 +269,7 @@ func (w *world) entries(part int32, start int64, ends ...int64) {
 	e := ledger.Entry{SourceID: 1, Partition: part, Seq: 1, Kind: ledger.Start, From: start, To: start, Worker: "w", Why: "earliest", CommittedAt: day1}
 	w.ledger = append(w.ledger, e)
 	for i, end := range ends {
-		e = ledger.Entry{SourceID: 1, Partition: part, Seq: int64(i) + 2, Kind: ledger.Capture, From: e.To, To: end, Epoch: 1, Worker: "w", CommittedAt: day1.Add(1234567 * time.Microsecond), Digest: []byte{1}}
+		e = ledger.Entry{SourceID: 1, Partition: part, Seq: int64(i) + 2, Kind: ledger.Capture, From: e.To, To: end, Epoch: 1, Worker: "w", CommittedAt: day1.Add(1234567 * time.Microsecond)}
 		for _, r := range w.input {
 			if r.part == part && r.offset >= e.From && r.offset < e.To {
 				e.Records++
@@ -292,6 +281,7 @@ func (w *world) entries(part int32, start int64, ends ...int64) {
 				}
 			}
 		}
+		e.Digest = w.digest(&e)
 		w.ledger = append(w.ledger, e)
 	}
 	w.offsets[part] = &offsetsRow{next: e.To}

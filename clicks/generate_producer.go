@@ -41,7 +41,7 @@ func newProducer(brokers, topic, debug string, secure *config.Kafka, log func(st
 		"enable.idempotence":           true, // a retry after a lost answer is not a second click
 		"acks":                         "all",
 		"partitioner":                  "murmur2_random", // the Java client's: the same key in the same partition, whoever produces
-		"linger.ms":                    50,               // a request holds several clicks even when they come one by one
+		"linger.ms":                    100,              // a request holds several clicks even when they come one by one
 		"batch.num.messages":           10_000,
 		"compression.type":             "lz4",
 		"message.timeout.ms":           0,     // a broker that is away is waited for; whoever does not want to wait ends the command

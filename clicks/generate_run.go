@@ -175,11 +175,11 @@ func (p *pacer) wait(ctx context.Context, now func() time.Time) error {
 	if left < -time.Second { // after a broker was away: go on at the rate asked for, not at any
 		p.start, p.n = now(), 1
 	}
-	if left < time.Millisecond && p.rate > 1000 { // timers are not finer; the next ones make up for it
-		return nil
-	}
 	if left <= 0 {
 		return nil
+	}
+	if p.rate > 100 { // one timer for several clicks: those that are due by then follow it at once
+		left = max(left, 10*time.Millisecond)
 	}
 	return wait.For(ctx, left)
 }

@@ -54,9 +54,11 @@ func TestGeneratedClicksAreValidAndSpread(t *testing.T) {
 	const n = 200_000
 	cs, ds := take(NewGenerator(GeneratorConfig{Seed: 1}), n)
 	users, sessions, urls, v6 := map[int64]int{}, map[string]string{}, map[string]int{}, 0
+	limits := schema.DefaultLimits()
 	for i, c := range cs {
 		require.Equal(t, None, ds[i])
-		require.Nil(t, schema.Validate(&c, time.UnixMilli(c.TimestampMs)))
+		_, bad := limits.Validate(&c, time.UnixMilli(c.TimestampMs))
+		require.Nil(t, bad)
 		require.True(t, c.UserID >= 1 && c.UserID <= 10_000, c.UserID)
 		a, err := netip.ParseAddr(c.IP)
 		require.NoError(t, err)

@@ -44,13 +44,17 @@ func (w *Worker) do(s *slot, a Action) {
 		})
 	case DoConsume:
 		s.sought, s.fresh, s.buf, s.bytes, s.next, s.failing = 0, true, nil, 0, a.From, nil
-		w.poll.command(command{partition: id, seek: true, offset: a.From, life: a.Life})
+		s.begun, s.free = false, false
+		s.forget(a.From)
+		w.poll.command(command{partition: id, kind: cmdSeek, offset: a.From, life: a.Life})
 		w.log.Info("consuming", zap.Int32("partition", id), zap.Int64("offset", a.From), zap.Int64("epoch", s.m.Epoch))
+		w.careSaid(s)
 	case DoPublish:
 		if !guard.Off(guard.CaptureFirst) {
 			w.enqueue(s.captured)
 		}
 	case DoWithdraw:
+		w.leave(s)
 		w.withdraw(s, a)
 	case DoRelease:
 		w.lives[id] = s.m.Life // a life is never lived twice: what is still under way may come back when the partition is ours again
@@ -70,7 +74,8 @@ func (w *Worker) do(s *slot, a Action) {
 		}
 		w.after(d, evStep{id, Event{Kind: EvRetry, Life: a.Life}})
 	case DoStop:
-		if a.Why != "" {
+		if a.Why != "" && s.said != a.Why {
+			s.said = a.Why
 			w.log.Error("partition stopped: "+a.Why, zap.Int32("partition", id))
 		}
 		w.after(w.cfg.CheckEvery, evStep{id, Event{Kind: EvRetry, Life: a.Life}})
@@ -84,7 +89,7 @@ func (w *Worker) async(id int32, life uint64, f func(context.Context, int32) (Ev
 		defer cancel()
 		e, err := f(ctx, id)
 		if err != nil {
-			w.send(evFailed{id, life, err})
+			w.send(evFailed{id, life, ReasonPostgres, err})
 			return
 		}
 		if e.Kind != "" {
@@ -127,7 +132,7 @@ func (w *Worker) fence(ctx context.Context, asked map[int32]ask) (out evAll) {
 		a := asked[id]
 		switch {
 		case err != nil:
-			out = append(out, evFailed{id, a.life, err})
+			out = append(out, evFailed{id, a.life, ReasonKafka, err})
 		case a.scan:
 			out = append(out, func() { w.scans.add(w, id, ask{life: a.life}) })
 		default:
@@ -154,7 +159,7 @@ func (w *Worker) look(ctx context.Context, asked map[int32]ask) (out evAll) {
 		l.Changed = changed
 		switch {
 		case err != nil:
-			out = append(out, evFailed{id, life, err})
+			out = append(out, evFailed{id, life, ReasonKafka, err})
 		case !ok && changed == "":
 			out = append(out, evStep{id, Event{Kind: EvUnstable, Life: life}})
 		default:
@@ -171,7 +176,7 @@ func (w *Worker) scan(ctx context.Context, asked map[int32]ask) (out evAll) {
 	for _, id := range ids {
 		life := asked[id].life
 		if err != nil {
-			out = append(out, evFailed{id, life, err})
+			out = append(out, evFailed{id, life, ReasonKafka, err})
 			continue
 		}
 		out = append(out, evStep{id, Event{Kind: EvScanned, Life: life, To: found[id]}})
@@ -181,7 +186,7 @@ func (w *Worker) scan(ctx context.Context, asked map[int32]ask) (out evAll) {
 
 // drain reads the next part of the gap, to be published like any other item.
 func (w *Worker) drain(s *slot, a Action) {
-	id, epoch, seq := s.m.ID, s.m.Epoch, s.m.LedgerSeq
+	id, epoch, seq, head := s.m.ID, s.m.Epoch, s.m.LedgerSeq, s.m.Head
 	if s.draining != a.Life { // said once a gap, not once a part of it
 		s.draining = a.Life
 		w.log.Info("draining the gap", zap.Int32("partition", id), zap.Int64("from", a.From), zap.Int64("to", a.To))
@@ -191,7 +196,7 @@ func (w *Worker) drain(s *slot, a Action) {
 		defer cancel()
 		msgs, upTo, err := w.cfg.Store.Gap(ctx, id, a.From, a.To, w.cfg.DrainRecords)
 		failpoint.Hit(failpoint.DrainRead)
-		it := Item{Partition: id, Life: a.Life, To: upTo, LeaderEpoch: -1, Epoch: epoch, LedgerSeq: seq, Messages: msgs, Drain: true}
+		it := Item{Partition: id, Life: a.Life, To: upTo, LeaderEpoch: -1, Epoch: epoch, LedgerSeq: seq, Head: head, Messages: msgs, Drain: true}
 		for i := range msgs {
 			it.Bytes += msgs[i].Size()
 		}
@@ -207,7 +212,7 @@ func (w *Worker) gap(e evGap) {
 	case errors.As(e.err, &broken):
 		w.step(e.partition, Event{Kind: EvBroken, Life: e.life, Why: broken.Broken()})
 	case e.err != nil:
-		w.failed(e.partition, e.life, e.err)
+		w.failed(e.partition, e.life, ReasonPostgres, e.err)
 	default:
 		w.enqueue(e.item)
 	}

@@ -33,6 +33,7 @@ type world struct {
 	captureHook func(ctx context.Context, batches []*Batch) (error, bool) // before a capture: its error, and whether it is written all the same
 	capturing   bool                                                      // a capture is under way
 	captures    [][]*Batch
+	beginError  error
 	claimHook   func(p int32) // after a claim, before anything else
 	lookHook    func(ask int) // after the offsets were read, before they are told
 	looks       int
@@ -108,9 +109,17 @@ type fakeSource struct {
 	resumes  int
 	closed   bool
 	max      int // records in one poll; 0: as many as asked for
+	polled   time.Time
+	longest  time.Duration // between two polls
 }
 
 func (s *fakeSource) Poll(buf []Record, n int, wait time.Duration) ([]Record, error) {
+	s.w.mu.Lock()
+	if !s.polled.IsZero() {
+		s.longest = max(s.longest, time.Since(s.polled))
+	}
+	s.polled = time.Now()
+	s.w.mu.Unlock()
 	select {
 	case f := <-s.calls:
 		s.invoke(f)
@@ -337,61 +346,4 @@ func (p *fakePublisher) Close() {
 	}
 	p.up = false
 	p.closes++
-}
-
-// fakeGroup is Kafka's admin side.
-type fakeGroup struct{ w *world }
-
-func (g fakeGroup) Look(_ context.Context, epochs map[int32]int32) (map[int32]Look, error) {
-	g.w.mu.Lock()
-	out := map[int32]Look{}
-	for p := range epochs {
-		o, ok := g.w.offsets[p]
-		out[p] = Look{HasOffset: ok, Offset: o.at, Ours: o.ours, LogStart: g.w.logStart[p], LogEnd: int64(len(g.w.logs[p])), EpochEnd: -1}
-	}
-	g.w.looks++
-	g.w.say("look")
-	n, hook := g.w.looks, g.w.lookHook
-	g.w.mu.Unlock()
-	if hook != nil {
-		hook(n)
-	}
-	return out, nil
-}
-
-func (g fakeGroup) FenceAbsent(context.Context, []string) ([]string, error) { return nil, nil }
-
-func (g fakeGroup) ScanOutputs(_ context.Context, ps []int32) (map[int32]int64, error) {
-	g.w.mu.Lock()
-	defer g.w.mu.Unlock()
-	out := map[int32]int64{}
-	for _, p := range ps {
-		for _, m := range g.w.out[p] {
-			out[p] = max(out[p], m.SourceOffset+1)
-		}
-	}
-	return out, nil
-}
-
-func (g fakeGroup) StartOffsets(context.Context) (map[int32]int64, error) {
-	return map[int32]int64{}, nil
-}
-
-func (g fakeGroup) TopicIDs(context.Context) (map[string]string, error) {
-	g.w.mu.Lock()
-	defer g.w.mu.Unlock()
-	return map[string]string{"in": g.w.ids["in"], "out": g.w.ids["out"], "dlq": g.w.ids["dlq"]}, nil
-}
-
-func (g fakeGroup) Unowned(context.Context) ([]int32, bool, error) {
-	g.w.mu.Lock()
-	defer g.w.mu.Unlock()
-	return g.w.unowned, !g.w.rebalancing, nil
-}
-
-func (g fakeGroup) Leave(context.Context) error {
-	g.w.mu.Lock()
-	defer g.w.mu.Unlock()
-	g.w.left = true
-	return nil
 }

@@ -18,6 +18,8 @@ type fakeRow struct {
 	outbox                  []outbox.Message
 	records                 []int64 // source offsets captured, as the handler counted them
 	dead                    int64
+	care                    Care
+	begun                   *Mark // by another process, until this one claims it
 }
 
 // fakeStore compares and sets like the real one.
@@ -35,7 +37,11 @@ func (s fakeStore) Claim(_ context.Context, p int32) (Claim, error) {
 	}
 	r.epoch++
 	s.w.say("claim %d", p)
-	c := Claim{Epoch: r.epoch, Next: r.next, LedgerSeq: r.seq, Floor: r.floor, Captured: r.captured, LeaderEpoch: r.leader}
+	if b := r.begun; b != nil {
+		r.care = r.care.Claimed(r.next, b.From, b.To, true)
+		r.begun = nil
+	}
+	c := Claim{Care: r.care, Epoch: r.epoch, Next: r.next, LedgerSeq: r.seq, Floor: r.floor, Captured: r.captured, LeaderEpoch: r.leader}
 	if s.w.claimHook != nil {
 		s.w.claimHook(p)
 	}
@@ -53,6 +59,34 @@ func (s fakeStore) Start(ctx context.Context, p int32, from func(context.Context
 }
 
 func (s fakeStore) Drained(context.Context, int32, int64) error { return nil }
+
+func (s fakeStore) Begin(_ context.Context, marks []Mark) (map[int32]bool, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if err := s.w.beginError; err != nil {
+		s.w.beginError = nil
+		return nil, err
+	}
+	ours := map[int32]bool{}
+	for _, m := range marks {
+		r := s.w.rows[m.Partition]
+		if r.next == m.From && r.epoch == m.Epoch {
+			ours[m.Partition], r.begun = true, &m
+			s.w.say("begin %d [%d,%d)", m.Partition, m.From, m.To)
+		}
+	}
+	return ours, nil
+}
+
+func (s fakeStore) Leave(_ context.Context, p int32, epoch int64) error {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if r := s.w.rows[p]; r.epoch == epoch && r.begun != nil {
+		r.begun = nil
+		s.w.say("leave %d", p)
+	}
+	return nil
+}
 
 func (s fakeStore) Capture(ctx context.Context, batches []*Batch) ([]int64, error) {
 	s.w.mu.Lock()
@@ -90,6 +124,7 @@ func (w *world) write(r *fakeRow, b *Batch) {
 	}
 	r.next, r.seq, r.captured, r.floor = b.To, r.seq+1, true, max(r.floor, b.Floor)
 	r.dead += b.DeadLetters
+	r.care, r.begun = b.Care, nil
 	for _, m := range b.Messages {
 		c := m
 		c.Key, c.Value = slices.Clone(m.Key), slices.Clone(m.Value)

@@ -121,6 +121,24 @@ func TestBackPressure(t *testing.T) {
 	})
 }
 
+// More waits on one partition than the worker may hold, and captures are slow: a few records of another go through long before that is done.
+func TestBurstLeavesRoom(t *testing.T) {
+	const burst = 4000
+	w := newWorld(2, 0)
+	w.append(0, burst)
+	run(t, w, func(b *bundle) { b.cfg.MaxRecords, b.cfg.MaxInFlight, b.source.max = 100, 40_000, 50 }, func(b *bundle) {
+		b.lock(func() {
+			b.captureHook = func(context.Context, []*Batch) (error, bool) { time.Sleep(time.Second); return nil, true }
+		})
+		b.assign("g1", 0, 1)
+		time.Sleep(5 * time.Second)
+		b.produce(1, 5)
+		b.settled(1)
+		b.lock(func() { require.Less(b.t, b.rows[0].next, int64(burst/2)) })
+		b.settled()
+	})
+}
+
 // A transient error of the handler keeps back the record it struck, and what comes after it in that partition; nothing else.
 func TestTransientHandlerError(t *testing.T) {
 	var away atomic.Bool

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/exactly-pipeline/exactly/internal/guard"
+	"github.com/exactly-pipeline/exactly/ledger"
 )
 
 // Claim is what Postgres says of a partition when its epoch has been raised.
@@ -12,9 +13,11 @@ type Claim struct {
 	Next         int64 // stored offset
 	LeaderEpoch  int32 // of the record before Next; -1 unknown
 	LedgerSeq    int64
-	Floor        int64    // published_at_least
-	Captured     bool     // the ledger goes on beyond its start: something may have been published
-	Predecessors []string // who owned it since its gap was last drained
+	Head         *ledger.Head // of that entry; nil: not known
+	Floor        int64        // published_at_least
+	Captured     bool         // the ledger goes on beyond its start: something may have been published
+	Predecessors []string     // who owned it since its gap was last drained
+	Care         Care
 }
 
 // Look is what Kafka says of a partition, all of it read after the claim.
@@ -36,7 +39,7 @@ func (p *Partition) looked(l Look) []Action {
 		return p.stop(l.Changed)
 	case p.Epoch == 0 && l.HasOffset && !guard.Off(guard.NoRow):
 		return p.ahead(fmt.Sprintf("no stored offset in Postgres although the group has committed offset %d: this database does not belong to this "+
-			"group, or has lost its partition_offsets; use the right database, or another group name", l.Offset))
+			"group, or has lost its partition_offsets; use the right database, or another group name; if it is the right one: exactly heal postgres --reason …", l.Offset))
 	case p.Epoch == 0:
 		p.State = Starting
 		return p.do(DoStart)
@@ -70,5 +73,5 @@ func (p *Partition) looked(l Look) []Action {
 
 func brokenAhead(group, stored int64) string {
 	return fmt.Sprintf("the group offset %d is above the stored offset %d: Postgres has gone back in time (a restored backup, a promoted replica) and lacks %d records "+
-		"that Kafka has; see doc/failures.md, \"Postgres gone back in time\"", group, stored, group-stored)
+		"that Kafka has; to rebuild them from the output topics: exactly heal postgres --reason …; see doc/failures.md, \"Postgres gone back in time\"", group, stored, group-stored)
 }

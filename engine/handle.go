@@ -17,11 +17,11 @@ func (w *Worker) handle(e any) {
 	case evStep:
 		w.step(e.partition, e.e)
 	case evFailed:
-		w.failed(e.partition, e.life, e.err)
+		w.failed(e.partition, e.life, e.reason, e.err)
 	case evSourceError:
 		for id, s := range w.parts { // which it is, the claim's look finds out
 			if id == e.partition || e.partition == SomePartition && s.m.State == Consuming {
-				w.failed(id, s.m.Life, e.err)
+				w.failed(id, s.m.Life, ReasonKafka, e.err)
 			}
 		}
 		close(e.done)
@@ -127,7 +127,7 @@ func (w *Worker) step(partition int32, e Event) {
 		w.log.Debug("partition", zap.Int32("partition", partition), zap.String("event", string(e.Kind)),
 			zap.String("from", string(before)), zap.String("to", string(s.m.State)), zap.Uint64("life", s.m.Life))
 		if before == Consuming {
-			s.buf, w.buffered, s.bytes = nil, w.buffered-s.bytes, 0
+			s.buf, w.buffered, s.bytes, s.full = nil, w.buffered-s.bytes, 0, false
 			w.poll.command(command{partition: partition})
 		}
 	}
@@ -137,15 +137,16 @@ func (w *Worker) step(partition int32, e Event) {
 }
 
 // failed: transient trouble. It is said once per partition and text, and the partition goes back to claim after a back-off.
-func (w *Worker) failed(partition int32, life uint64, err error) {
+func (w *Worker) failed(partition int32, life uint64, reason string, err error) {
 	s := w.parts[partition]
 	if s == nil || s.m.Life != life {
 		return
 	}
 	if text := err.Error(); text != s.said {
 		s.said = text
-		w.log.Warn("trying again", zap.Int32("partition", partition), zap.String("state", string(s.m.State)), zap.Error(err))
+		w.log.Warn("trying again", zap.Int32("partition", partition), zap.String("state", string(s.m.State)), zap.String("reason", reason), zap.Error(err))
 	}
+	w.obs.Failed(partition, reason)
 	w.step(partition, Event{Kind: EvFailed, Life: life})
 }
 
@@ -156,6 +157,7 @@ func (w *Worker) dropMemory(err error) {
 		switch s := w.parts[id]; s.m.State {
 		case Stopped, Held, Waiting, NoProducer: // the next claim is still to come
 		default: // a claim under way as well: its answer may be the former database's
+			w.obs.Failed(id, ReasonPostgres)
 			w.step(id, Event{Kind: EvFailed, Life: s.m.Life})
 		}
 	}
@@ -191,8 +193,12 @@ func (w *Worker) topicsChanged(ctx context.Context) (string, error) {
 			if now == "" {
 				now = "gone"
 			}
+			heal := ""
+			if topic != w.cfg.Shape.Input {
+				heal = "to publish again what it had: exactly heal kafka --reason …; "
+			}
 			return "topic " + topic + " is not the one this source was set up with (topic id " + id + ", now " + now +
-				"): it was deleted or recreated, and its records with it; to go on with the new one: exactly setup --accept-recreated REASON", nil
+				"): it was deleted or recreated, and its records with it; " + heal + "to go on with the new one: exactly setup --accept-recreated REASON", nil
 		}
 	}
 	return "", nil

@@ -2,10 +2,10 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/exactly-pipeline/exactly/internal/pgcopy"
+	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
@@ -25,15 +25,6 @@ type Handler interface {
 	Handle(ctx context.Context, r *Record, out *Out) error
 }
 
-// Permanent is an error that trying again can't mend: the record becomes a dead letter.
-type Permanent struct {
-	Class   string // what was wrong, for people to filter by
-	Stage   string // decode, validate, enrich, …
-	Message string // no personal data
-}
-
-func (e *Permanent) Error() string { return fmt.Sprintf("%s (%s): %s", e.Stage, e.Class, e.Message) }
-
 // Batch is what one capture does for one partition: everything derived from the records [From, To).
 type Batch struct {
 	Partition   int32
@@ -49,11 +40,19 @@ type Batch struct {
 	DeadRows    []byte   // likewise, dead_letters
 	Outbox      []byte   // likewise, outbox
 	Messages    []outbox.Message
+	Counts      map[Cell]int64 // what its rows come to, if the handler counts them
 	Digest      []byte
 	Schemas     string // registry ids of what was read and written, for the ledger
 	Geo         string // build of the geo database, likewise
 	Bytes       int    // in memory, about
 	made        schemaIDs
+	classes     map[string]int64 // dead letters by class
+	counting    []Cell           // of the record that is being handled
+
+	Care    Care // what the row keeps of it
+	careful bool
+
+	Head *ledger.Head // of the entry of its capture, set by the store
 }
 
 // Out collects what a handler makes of one record.
@@ -66,6 +65,7 @@ type Out struct {
 	source   []byte // value of the exactly-source header
 
 	read, written int // MadeWith
+	instead       *Letter
 }
 
 // Shape is what the engine knows of the topics it writes to.
@@ -78,7 +78,7 @@ type Shape struct {
 // Source is the record's coordinates as the exactly-source header has them: topic/partition/offset.
 func (o *Out) Source() []byte { return o.source }
 
-// BeginRow begins a row of the handler's i-th table: append the columns after the three source columns with pgcopy, in order, then EndRow.
+// BeginRow is Row without an allocation a value, for this module: it begins a row of the handler's i-th table: append the columns after the three source columns with pgcopy, in order, then EndRow.
 func (o *Out) BeginRow(i, columns int) []byte {
 	b := pgcopy.Tuple(o.b.Tables[i], columns+3)
 	b = pgcopy.Int2(b, o.sourceID)
@@ -90,6 +90,23 @@ func (o *Out) BeginRow(i, columns int) []byte {
 func (o *Out) EndRow(i int, row []byte) {
 	o.b.Tables[i] = row
 	o.b.Rows++
+}
+
+// EndNote ends a row that BeginRow began and that is no row of the record's: it is not counted.
+func (o *Out) EndNote(i int, row []byte) { o.b.Tables[i] = row }
+
+// Instead is what becomes a dead letter if the record fails from here on, in place of the record.
+func (o *Out) Instead(l *Letter) { o.instead = l }
+
+// Tag adds headers behind those of every event that the record has made so far.
+func (o *Out) Tag(hs ...outbox.Header) {
+	for i := range o.b.Messages {
+		if m := &o.b.Messages[len(o.b.Messages)-1-i]; m.SourceOffset == o.rec.Offset {
+			m.Headers = append(m.Headers[:len(m.Headers):len(m.Headers)], hs...)
+		} else {
+			break
+		}
+	}
 }
 
 // MadeWith says under which registry ids the record was read and its event is written, and by which build of the geo database: the ledger
@@ -118,6 +135,7 @@ type mark struct {
 	tables   []int
 	messages int
 	rows     int64
+	counting int
 }
 
 func (b *Batch) mark(m *mark) {
@@ -125,20 +143,12 @@ func (b *Batch) mark(m *mark) {
 	for _, t := range b.Tables {
 		m.tables = append(m.tables, len(t))
 	}
-	m.messages, m.rows = len(b.Messages), b.Rows
+	m.messages, m.rows, m.counting = len(b.Messages), b.Rows, len(b.counting)
 }
 
 func (b *Batch) takeBack(m *mark) {
 	for i := range b.Tables {
 		b.Tables[i] = b.Tables[i][:m.tables[i]]
 	}
-	b.Messages, b.Rows = b.Messages[:m.messages], m.rows
-}
-
-func asPermanent(err error) *Permanent {
-	var p *Permanent
-	if errors.As(err, &p) {
-		return p
-	}
-	return nil
+	b.Messages, b.Rows, b.counting = b.Messages[:m.messages], m.rows, b.counting[:m.counting]
 }

@@ -16,6 +16,7 @@ type (
 	evFailed struct {
 		partition int32
 		life      uint64
+		reason    string // of the transient failure
 		err       error
 	}
 	evSourceError struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/exactly-pipeline/exactly/internal/guard"
+	"github.com/exactly-pipeline/exactly/ledger"
 )
 
 // State is where a source partition is in its life in this worker.
@@ -34,17 +35,19 @@ type Partition struct {
 	Assigned bool   // the current assignment holds it
 	Life     uint64 // raised when it is claimed and when it is given up; what comes back under an older one is stale
 
-	Epoch       int64 // of our claim
-	LedgerSeq   int64 // at our claim, then of our last capture
-	LeaderEpoch int32 // of the record before Next; -1 unknown
-	Next        int64 // stored offset: next to capture
-	Published   int64 // group offset
-	Floor       int64 // the group offset can't honestly be below this (published_at_least)
-	Captured    bool  // something was captured by anyone before
-	Attempts    int   // claims since it last captured, for the back-off
-	Doubt       int64 // the epoch of the claim under which Kafka was last found ahead of Postgres; -1 none
+	Epoch       int64        // of our claim
+	LedgerSeq   int64        // at our claim, then of our last capture
+	Head        *ledger.Head // of the entry at our claim
+	LeaderEpoch int32        // of the record before Next; -1 unknown
+	Next        int64        // stored offset: next to capture
+	Published   int64        // group offset
+	Floor       int64        // the group offset can't honestly be below this (published_at_least)
+	Captured    bool         // something was captured by anyone before
+	Attempts    int          // claims since it last captured, for the back-off
+	Doubt       int64        // the epoch of the claim under which Kafka was last found ahead of Postgres; -1 none
 
 	Predecessors []string // workers that may have left a transaction open
+	Care         Care     // what is to be handled with care
 	Reason       string   // why it is stopped or held
 
 	producerUp bool
@@ -204,6 +207,7 @@ func (p *Partition) progress(e Event) []Action {
 	case (e.Kind == EvClaimed || e.Kind == EvUnclaimed) && p.State == Claiming:
 		p.State = Looking
 		p.Epoch, p.LedgerSeq, p.Next, p.Floor = e.Claim.Epoch, e.Claim.LedgerSeq, e.Claim.Next, e.Claim.Floor
+		p.Head, p.Care = e.Claim.Head, e.Claim.Care
 		p.Captured, p.Predecessors, p.LeaderEpoch = e.Claim.Captured, e.Claim.Predecessors, e.Claim.LeaderEpoch
 		return p.do(DoLook)
 	case e.Kind == EvUnstable && p.State == Looking:

@@ -15,6 +15,26 @@ type watcher struct {
 	mu      sync.Mutex
 	events  map[EventKind]int
 	offsets map[int32][][2]int64 // stored and group offset, as they were told
+	dead    map[string]int64
+	reasons map[string]int
+}
+
+func (w *watcher) Dead(class string, n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead == nil {
+		w.dead = map[string]int64{}
+	}
+	w.dead[class] += n
+}
+
+func (w *watcher) Failed(_ int32, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reasons == nil {
+		w.reasons = map[string]int{}
+	}
+	w.reasons[reason]++
 }
 
 func (w *watcher) Event(_ int32, k EventKind) {

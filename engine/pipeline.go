@@ -2,7 +2,7 @@ package engine
 
 import (
 	"context"
-	"maps"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,6 +21,14 @@ func (c *cancelFlag) get() bool { return c.v.Load() }
 
 // publishBytes bounds one Kafka transaction, so that it ends well inside the transaction timeout.
 const publishBytes = 16 << 20
+
+// What one partition may have buffered, as shares of MaxInFlight: from where on it is not fetched, and again. A burst on one would else fill all there is,
+// and then nothing of any partition is fetched until there is room, which the burst fills again: the others wait until it is over. Wide apart,
+// because pausing throws away what the client has prefetched.
+const (
+	fullShare = 3
+	roomShare = 8
+)
 
 // accept takes a chunk from the poller: records of partitions that are being consumed and were set to their offset under this life.
 func (w *Worker) accept(c chunk) {
@@ -48,6 +56,10 @@ func (w *Worker) accept(c chunk) {
 		s.buf = append(s.buf, *r)
 		s.bytes += r.size()
 		w.buffered += r.size()
+		if !s.full && s.bytes >= w.cfg.MaxInFlight/fullShare {
+			s.full = true
+			w.poll.command(command{partition: r.Partition, kind: cmdFull})
+		}
 	}
 	putRecords(c.records)
 }
@@ -72,63 +84,6 @@ func (w *Worker) pump() {
 	w.pumpPrepare()
 	w.pumpCapture()
 	w.pumpPublish()
-}
-
-func (w *Worker) pumpPrepare() {
-	if w.preparing || len(w.ready) > 0 || w.stopping || w.inFlight >= w.cfg.MaxInFlight {
-		return
-	}
-	var jobs []prepJob
-	records, bytes := 0, 0
-	ids := w.ids()
-	for i, first := 0, w.cfg.Rand.IntN(max(len(ids), 1)); i < len(ids); i++ { // from a random one on, so that no partition is always last
-		id := ids[(first+i)%len(ids)]
-		s := w.parts[id]
-		if s.m.State != Consuming || len(s.buf) == 0 || s.failing != nil {
-			continue
-		}
-		n, b := 0, 0
-		for n < len(s.buf) && records+n < w.cfg.MaxRecords && (bytes+b < w.cfg.MaxBytes || records+n == 0) {
-			b += s.buf[n].size()
-			n++
-		}
-		if n == 0 {
-			break
-		}
-		job, next := s.buf, s.buf[n-1].Offset+1
-		if n == len(s.buf) {
-			s.buf = nil
-		} else { // rare: the partition alone has more than a capture takes
-			job, s.buf = append(getRecords(), s.buf[:n]...), s.buf[n:]
-		}
-		jobs = append(jobs, prepJob{id, s.m.Life, s.m.Epoch, s.next, job})
-		s.next = next
-		s.bytes -= b
-		w.buffered -= b
-		records += n
-		bytes += b
-	}
-	if len(jobs) == 0 {
-		return
-	}
-	w.preparing = true
-	w.beside.Go(func() { w.send(evPrepared{w.prep.run(w.ctx, jobs)}) })
-}
-
-func (w *Worker) prepared(p prepared) {
-	w.preparing = false
-	for _, b := range p.batches {
-		w.ready = append(w.ready, b)
-		w.inFlight += b.Bytes
-	}
-	for _, id := range slices.Sorted(maps.Keys(p.failed)) {
-		s, f := w.parts[id], p.failed[id]
-		if s != nil && s.m.Life == f.life && slices.ContainsFunc(p.batches, func(b *Batch) bool { return b.Partition == id }) {
-			s.failing = f.err // first what came before it
-			continue
-		}
-		w.failed(id, f.life, f.err)
-	}
 }
 
 func (w *Worker) pumpCapture() {
@@ -186,6 +141,10 @@ func (w *Worker) captured(e evCaptured) {
 		for _, b := range e.batches {
 			w.inFlight -= b.Bytes
 		}
+		var refused *RefusedError
+		if errors.As(e.err, &refused) {
+			w.refusedRows(refused)
+		}
 		w.dropMemory(e.err)
 		return
 	}
@@ -204,14 +163,18 @@ func (w *Worker) captured(e evCaptured) {
 			continue
 		}
 		records, rows, dead = records+b.Records, rows+b.Rows, dead+b.DeadLetters
+		for class, n := range b.classes {
+			w.obs.Dead(class, n)
+		}
 		s.m.LedgerSeq = e.seqs[i]
+		s.markGone(b)
 		s.captured = item(b, e.seqs[i])
 		w.inFlight -= b.Bytes // queued again by the publish that the capture leads to
 		w.step(b.Partition, Event{Kind: EvCaptured, Life: b.Life, To: b.To})
 		s.captured = Item{}
 		s.said = ""
 		if s.failing != nil {
-			w.failed(b.Partition, b.Life, s.failing)
+			w.failed(b.Partition, b.Life, reasonOf(s.failing), s.failing)
 		}
 	}
 	w.obs.Captured(records, rows, dead, time.Duration(e.took))
@@ -221,7 +184,7 @@ func (w *Worker) captured(e evCaptured) {
 func item(b *Batch, ledgerSeq int64) Item {
 	return Item{
 		Partition: b.Partition, Life: b.Life, To: b.To, LeaderEpoch: b.LeaderEpoch, Epoch: b.Epoch,
-		LedgerSeq: ledgerSeq, Messages: b.Messages, Bytes: b.Bytes,
+		LedgerSeq: ledgerSeq, Head: b.Head, Messages: b.Messages, Bytes: b.Bytes,
 	}
 }
 

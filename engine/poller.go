@@ -22,11 +22,20 @@ type soughtMark struct {
 
 type command struct {
 	partition int32
-	seek      bool // else pause
+	kind      commandKind
 	offset    int64
 	life      uint64
 	tries     int
 }
+
+type commandKind int
+
+const (
+	cmdPause commandKind = iota // it is given up
+	cmdSeek                     // and read on from there
+	cmdFull                     // enough of it is buffered: fetch the others
+	cmdRoom                     // go on fetching it
+)
 
 // seekTries bounds how often a seek is tried, once a poll: just after an assignment the client may not have started the partition yet.
 const seekTries = 100
@@ -49,6 +58,7 @@ type poller struct {
 	closed   bool
 
 	active    map[int32]bool
+	full      map[int32]bool // those of which enough is buffered
 	throttled bool
 	pending   []chunk
 	stalled   time.Time
@@ -57,7 +67,7 @@ type poller struct {
 }
 
 func newPoller(src Source, w *Worker) *poller {
-	return &poller{src: src, w: w, chunks: make(chan chunk), active: map[int32]bool{}}
+	return &poller{src: src, w: w, chunks: make(chan chunk), active: map[int32]bool{}, full: map[int32]bool{}}
 }
 
 func (p *poller) command(c command) {
@@ -132,7 +142,9 @@ func (p *poller) isClosed() bool {
 func (p *poller) each(f func([]int32) error) {
 	parts := make([]int32, 0, len(p.active))
 	for id := range p.active {
-		parts = append(parts, id)
+		if !p.full[id] { // paused already, and to stay so
+			parts = append(parts, id)
+		}
 	}
 	if len(parts) > 0 {
 		_ = f(parts) // a partition taken away meanwhile is no error
@@ -146,16 +158,34 @@ func (p *poller) obey() ([]soughtMark, bool) {
 	p.mu.Unlock()
 	var sought []soughtMark
 	for _, c := range cmds {
-		if !c.seek {
+		switch one := []int32{c.partition}; c.kind {
+		case cmdPause:
 			delete(p.active, c.partition)
-			_ = p.src.Pause([]int32{c.partition}) // taken away meanwhile: nothing to pause
+			delete(p.full, c.partition)
+			_ = p.src.Pause(one) // taken away meanwhile: nothing to pause
 			continue
+		case cmdFull:
+			if p.active[c.partition] {
+				p.full[c.partition] = true
+				_ = p.src.Pause(one)
+			}
+			continue
+		case cmdRoom:
+			if p.full[c.partition] {
+				delete(p.full, c.partition)
+				if !p.throttled {
+					_ = p.src.Resume(one)
+				}
+			}
+			continue
+		case cmdSeek:
+			delete(p.full, c.partition)
 		}
 		if err := p.src.Seek(c.partition, c.offset); err != nil {
 			if c.tries++; c.tries < seekTries {
 				p.command(c)
 			} else {
-				p.w.send(evFailed{c.partition, c.life, err})
+				p.w.send(evFailed{c.partition, c.life, ReasonKafka, err})
 			}
 			continue
 		}

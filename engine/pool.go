@@ -11,8 +11,11 @@ var (
 
 func getBytes() []byte { return (*bytesPool.Get().(*[]byte))[:0] } //nolint:forcetypeassert // only []byte goes in
 
+// pooledBytes is the largest buffer that goes round: what large records have blown up would stay so.
+const pooledBytes = 4 << 20
+
 func putBytes(b []byte) {
-	if cap(b) > 0 {
+	if cap(b) > 0 && cap(b) <= pooledBytes {
 		bytesPool.Put(&b)
 	}
 }
@@ -32,5 +35,5 @@ func (b *Batch) captured() {
 		putBytes(b.Tables[i])
 	}
 	putBytes(b.Outbox)
-	b.Tables, b.Outbox = nil, nil
+	b.Tables, b.Outbox, b.Counts = nil, nil, nil
 }

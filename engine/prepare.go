@@ -6,7 +6,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 
-	"github.com/exactly-pipeline/exactly/internal/pgcopy"
+	"go.uber.org/zap"
+
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
@@ -16,8 +17,11 @@ type prepJob struct {
 	partition int32
 	life      uint64
 	epoch     int64
-	from      int64 // stored offset the capture starts at
+	from, to  int64 // from the stored offset the capture starts at
 	records   []Record
+	refused   map[int64]*Permanent // offsets that are dead letters without being handled
+	marked    bool                 // say so before they are handled
+	care      *Care                // they are handled with it: what the row keeps of it; nil: without
 }
 
 // prepared is what came of the jobs. failed are partitions whose handler met a transient error at its first record.
@@ -34,17 +38,27 @@ type prepFailure struct {
 // preparer runs the handler over records: decode, validate, enrich, encode. It knows no store.
 type preparer struct {
 	h        Handler
+	points   Pointing // the handler itself, if it is one; nil
 	tables   []Table
 	shape    *Shape
 	sourceID int16
 	salts    *rand.ChaCha8
+	log      *zap.Logger
+	panics   map[string]bool // stacks that were logged
 }
 
-// newPreparer seeds the salts from the operating system: whoever does not know the seed can't tell the next salt from those before.
 func newPreparer(h Handler, shape *Shape, sourceID int16) *preparer {
+	p := &preparer{tables: h.Tables(), shape: shape, sourceID: sourceID, salts: newSalts(), log: zap.NewNop(), panics: map[string]bool{}}
+	p.points, _ = h.(Pointing)
+	p.h = Use(h, p.recovery)
+	return p
+}
+
+// newSalts seeds the salts from the operating system: whoever does not know the seed can't tell the next salt from those before.
+func newSalts() *rand.ChaCha8 {
 	var seed [32]byte
 	_, _ = cryptorand.Read(seed[:]) // never fails: it would end the program
-	return &preparer{h: h, tables: h.Tables(), shape: shape, sourceID: sourceID, salts: rand.NewChaCha8(seed)}
+	return rand.NewChaCha8(seed)
 }
 
 func (p *preparer) run(ctx context.Context, jobs []prepJob) prepared {
@@ -71,6 +85,9 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 	for i := range b.Tables {
 		b.Tables[i] = getBytes()
 	}
+	if j.care != nil {
+		b.careful, b.Care = true, *j.care
+	}
 	b.Messages = make([]outbox.Message, 0, len(j.records))
 	out := &Out{b: b, shape: p.shape, sourceID: p.sourceID}
 	prefix := p.shape.Input + "/" + strconv.Itoa(int(j.partition)) + "/"
@@ -83,8 +100,8 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 		b.mark(&m)
 		at := len(sources)
 		sources = strconv.AppendInt(append(sources, prefix...), r.Offset, 10)
-		out.rec, out.seq, out.source, out.read, out.written = r, 0, sources[at:len(sources):len(sources)], 0, 0
-		if err := p.h.Handle(ctx, r, out); err != nil {
+		out.rec, out.seq, out.source, out.read, out.written, out.instead = r, 0, sources[at:len(sources):len(sources)], 0, 0, nil
+		if err := p.call(ctx, j, r, out); err != nil {
 			b.takeBack(&m)
 			pe := asPermanent(err)
 			if pe == nil {
@@ -119,6 +136,7 @@ func (p *preparer) settle(out *Out, messages []outbox.Message, digest *ledger.Di
 		b.Outbox = outbox.AppendTuple(b.Outbox, p.sourceID, b.Partition, &messages[i], salt[:], hash[:])
 		digest.Message(&messages[i])
 	}
+	b.counted()
 	if out.read != 0 || out.written != 0 {
 		b.made.add(out.read, out.written)
 	}
@@ -129,6 +147,7 @@ func (p *preparer) finish(b *Batch, digest *ledger.Digest) *Batch {
 	if b == nil || b.Records == 0 {
 		return nil
 	}
+	b.Care = b.Care.Behind(b.To)
 	b.Digest, b.Schemas = digest.Sum(), b.made.String()
 	b.Bytes += len(b.Outbox) + len(b.DeadRows)
 	for _, t := range b.Tables {
@@ -142,30 +161,20 @@ const DeadLetterCopySQL = `COPY dead_letters (source_id, source_partition, sourc
 
 // deadLetter adds the record, untouched, to the dead letters of both sinks. The headers are Kafka Connect's (KIP-298), and ours.
 func deadLetter(o *Out, e *Permanent) error {
-	r := o.rec
-	b := pgcopy.Tuple(o.b.DeadRows, 9)
-	b = pgcopy.Int2(b, o.sourceID)
-	b = pgcopy.Int4(b, r.Partition)
-	b = pgcopy.Int8(b, r.Offset)
-	b = pgcopy.Text(b, e.Class)
-	b = pgcopy.Text(b, e.Stage)
-	b = pgcopy.Text(b, e.Message)
-	b = pgcopy.Bytea(b, r.Key)
-	b = pgcopy.Bytea(b, r.Value)
-	b = pgcopy.Bytea(b, outbox.AppendHeaders(nil, r.Headers))
-	o.b.DeadRows = b
-	o.b.DeadLetters++
-	hs := make([]outbox.Header, 0, len(r.Headers)+8)
-	hs = append(hs, r.Headers...)
-	hs = append(hs,
-		outbox.Header{Key: "exactly-source", Value: o.source},
-		outbox.Header{Key: "__connect.errors.topic", Value: []byte(o.shape.Input)},
-		outbox.Header{Key: "__connect.errors.partition", Value: strconv.AppendInt(nil, int64(r.Partition), 10)},
-		outbox.Header{Key: "__connect.errors.offset", Value: strconv.AppendInt(nil, r.Offset, 10)},
-		outbox.Header{Key: "__connect.errors.stage", Value: []byte(e.Stage)},
-		outbox.Header{Key: "__connect.errors.exception.class.name", Value: []byte(e.Class)},
-		outbox.Header{Key: "__connect.errors.exception.message", Value: []byte(e.Message)},
-		outbox.Header{Key: "exactly-error-class", Value: []byte(e.Class)},
-	)
-	return o.Event(o.shape.DLQ, r.Key, r.Value, hs)
+	l := o.instead
+	if l == nil {
+		l = &Letter{Key: o.rec.Key, Value: o.rec.Value, Headers: o.rec.Headers}
+	}
+	if l.Keep != nil {
+		l.Keep(o)
+	}
+	if o.b.classes == nil {
+		o.b.classes = map[string]int64{}
+	}
+	o.b.classes[e.Class]++
+	o.deadRow(e, l.Key, l.Value, l.Headers)
+	hs := make([]outbox.Header, 0, len(l.Headers)+8+len(l.Behind))
+	hs = append(hs, l.Headers...)
+	hs = append(hs, deadLetterHeaders(o, e, o.source)...)
+	return o.Event(o.shape.DLQ, l.Key, l.Value, append(hs, l.Behind...))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/exactly-pipeline/exactly/outbox"
 )
@@ -14,7 +15,9 @@ type silent struct{ value []byte }
 func (silent) Tables() []Table { return nil }
 
 // BenchmarkPrepare is a batch of clicks' size from records to the tuples and the digest of its capture. allocs/op is of a whole batch.
-func BenchmarkPrepare(b *testing.B) {
+func BenchmarkPrepare(b *testing.B) { benchmarkPrepare(b) }
+
+func benchmarkPrepare(b *testing.B, m ...Middleware) {
 	const n = 4096
 	records := make([]Record, n)
 	for i := range records {
@@ -24,7 +27,7 @@ func BenchmarkPrepare(b *testing.B) {
 		}
 	}
 	h := &silent{value: make([]byte, 135)}
-	p := newPreparer(h, &Shape{Input: "in", DLQ: "dlq", Partitions: map[string]int{"out": 12, "dlq": 12}}, 1)
+	p := newPreparer(Use(h, m...), &Shape{Input: "in", DLQ: "dlq", Partitions: map[string]int{"out": 12, "dlq": 12}}, 1)
 	b.ReportAllocs()
 	for b.Loop() {
 		batch, err := p.batch(b.Context(), &prepJob{records: records})
@@ -41,3 +44,8 @@ func (h silent) Handle(_ context.Context, r *Record, out *Out) error {
 }
 
 var benchHeaders = []outbox.Header{{Key: "exactly-source", Value: make([]byte, 20)}, {Key: "exactly-geo", Value: make([]byte, 40)}}
+
+// BenchmarkPrepareThroughMiddleware is the same with the chain that the pipeline has.
+func BenchmarkPrepareThroughMiddleware(b *testing.B) {
+	benchmarkPrepare(b, Measured(func(time.Duration, error) {}), Validated(func(*Record) *Permanent { return nil }), Retried(2, time.Millisecond))
+}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
@@ -40,7 +41,7 @@ type Listener interface {
 
 // Source reads the input topic as a member of the group. All calls come from one goroutine. Partitions arrive paused.
 type Source interface {
-	// Poll appends up to n records to buf, waiting at most wait for the first. A *PartitionError concerns one partition, a
+	// Poll appends up to n records to buf, and none once it has PollBytes, waiting at most wait for the first. A *PartitionError concerns one partition, a
 	// *FatalError ends the membership, any other is transient (a broker away) and the client goes on by itself.
 	Poll(buf []Record, n int, wait time.Duration) ([]Record, error)
 	// Seek sets the next offset and resumes the partition. Nothing fetched before is returned after it.
@@ -50,6 +51,10 @@ type Source interface {
 	// Close gives up what is owned (through the listener) and leaves.
 	Close() error
 }
+
+// PollBytes is from where on a Poll takes no further record: a client goes on fetching while it is asked, and thousands of large records would
+// be in memory at once.
+const PollBytes = 4 << 20
 
 // SomePartition stands in a PartitionError for one of those that are read: the client does not say which.
 const SomePartition int32 = -1
@@ -93,8 +98,12 @@ type Store interface {
 	Start(ctx context.Context, partition int32, from func(context.Context) (map[int32]int64, error)) error
 	// Drained notes that the gap is closed and this worker alone may have transactions open for the partition.
 	Drained(ctx context.Context, partition int32, epoch int64) error
+	// Begin writes marks, all in one transaction of its own, and says of which partitions: the others' rows did not match.
+	Begin(ctx context.Context, marks []Mark) (map[int32]bool, error)
+	// Leave takes a mark of ours back.
+	Leave(ctx context.Context, partition int32, epoch int64) error
 	// Capture writes the batches, each whole in one transaction, and returns the ledger seq of each; 0 for those that were refused because
-	// the row did not match. On an error the outcome is unknown for every batch, and need not be the same for all.
+	// the row did not match; it may set each one's Head. On an error the outcome is unknown for every batch, and need not be the same for all.
 	Capture(ctx context.Context, batches []*Batch) ([]int64, error)
 	// Gap reads up to limit messages owed for [from, to), and up to which offset they reach.
 	Gap(ctx context.Context, partition int32, from, to int64, limit int) ([]outbox.Message, int64, error)
@@ -131,6 +140,7 @@ type Item struct {
 	LeaderEpoch int32
 	Epoch       int64
 	LedgerSeq   int64
+	Head        *ledger.Head // the newest entry of what it publishes; nil: not known
 	Messages    []outbox.Message
 	Bytes       int
 	Drain       bool

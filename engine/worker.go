@@ -19,15 +19,20 @@ type Config struct {
 	Shape    Shape
 	Handler  Handler
 
-	MaxRecords   int           // records in one capture
-	MaxBytes     int           // input bytes in one capture
-	MaxInFlight  int           // bytes read and not yet published
-	DrainRecords int           // outbox rows in one transaction of a drain
-	BackoffMin   time.Duration // first back-off before claiming again; default 50 ms
-	BackoffMax   time.Duration // default 5 s
-	CheckEvery   time.Duration // how often topic ids are compared while consuming, and stopped partitions looked at; default 5 s
-	StopTimeout  time.Duration // how long a stop may take to finish what is captured; default 8 s
-	Leave        bool          // leave the group for good on stop
+	MaxRecords   int       // records in one capture
+	MaxBytes     int       // input bytes in one capture
+	MaxInFlight  int       // bytes read and not yet published
+	DrainRecords int       // outbox rows in one transaction of a drain
+	DeadShare    DeadShare // how much may become dead letters
+
+	QuarantineAfter int    // deaths of processes over one record, until it becomes a dead letter; 0: never, and no care is taken
+	Turns           *Turns // shared with the other workers of this process; nil: there are none
+
+	BackoffMin  time.Duration // first back-off before claiming again; default 50 ms
+	BackoffMax  time.Duration // default 5 s
+	CheckEvery  time.Duration // how often topic ids are compared while consuming, and stopped partitions looked at; default 5 s
+	StopTimeout time.Duration // how long a stop may take to finish what is captured; default 8 s
+	Leave       bool          // leave the group for good on stop
 
 	Source    func(Listener) (Source, error) // joins the group
 	Store     Store
@@ -64,8 +69,11 @@ type Worker struct {
 	queue                            []Item   // captured or read from the outbox, not yet published
 	sending                          []Item   // in the open transaction
 	cancel                           *cancelFlag
-	buffered                         int // bytes read and not yet prepared
-	inFlight                         int // bytes prepared and not yet published
+	alone                            bool // records are with prepare or capture that are handled with care
+	othersFirst                      bool // their turn
+	leaving                          int  // marks being taken back
+	buffered                         int  // bytes read and not yet prepared
+	inFlight                         int  // bytes prepared and not yet published
 
 	joined      bool // there is a membership, and poll's goroutine
 	membership  int  // how many there were: what an old one tells is for nobody
@@ -91,13 +99,18 @@ type slot struct {
 	leader   int32  // the newest leader epoch that was read, and looked at since; see newLeader
 	buf      []Record
 	bytes    int
+	full     bool   // as many as one partition may have: it is not fetched for now
 	next     int64  // from here on the next capture begins; records before it are with prepare or behind
 	waits    uint64 // the life whose withdrawal waits for the open transaction
 	draining uint64 // the life whose drain was told
 	captured Item   // on its way from capture to publish
 	release  []func()
-	said     string // the last trouble told, so that it is told once
-	failing  error  // the handler failed after the records that are being captured: given up once they are
+	said     string               // the last trouble told, so that it is told once
+	refused  map[int64]*Permanent // records the store refused; never changed, only replaced
+	window   window               // records and dead letters of the last minute
+	failing  error                // the handler failed after the records that are being captured: given up once they are
+	begun    bool                 // marked records are not captured yet
+	free     bool                 // marked ones were since the claim
 }
 
 // Observer is told what happens, for metrics. Calls come from one goroutine and must not block.
@@ -106,8 +119,11 @@ type Observer interface {
 	Event(partition int32, k EventKind)           // of the life the partition is in; what comes back from an older one is left out
 	Offsets(partition int32, stored, group int64) // whenever one of them has moved: the gap is between them
 	Captured(records, rows, deadLetters int64, took time.Duration)
+	Dead(class string, deadLetters int64)  // captured, by what was wrong
+	Failed(partition int32, reason string) // transient trouble: it waits until it is claimed again
 	Published(records int64, took time.Duration, o Outcome)
 	Queued(bytes int)
+	Careful(partition int32) // it is taken with care
 }
 
 // Run works until ctx is done (then it finishes what is captured and returns nil) or until it can't go on. ErrReplaced is one such error.
@@ -129,6 +145,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{}, pollEnded: make(chan error, 1),
 		prep: newPreparer(cfg.Handler, &cfg.Shape, cfg.SourceID),
 	}
+	w.prep.log = cfg.Log
 	w.looks = coalescer{run: w.look}
 	w.fences = coalescer{run: w.fence}
 	w.scans = coalescer{run: w.scan}
@@ -146,6 +163,9 @@ func (w *Worker) run(ctx context.Context) error {
 	defer func() { // whoever called us closes the stores next: nothing may be under way in them any more
 		end()
 		w.beside.Wait()
+		if w.alone {
+			w.cfg.Turns.give(true)
+		}
 		w.cfg.Publisher.Close()
 	}()
 	if err := w.join(); err != nil {
@@ -272,5 +292,8 @@ func (nobody) State(int32, State)                          {}
 func (nobody) Event(int32, EventKind)                      {}
 func (nobody) Offsets(int32, int64, int64)                 {}
 func (nobody) Captured(int64, int64, int64, time.Duration) {}
+func (nobody) Dead(string, int64)                          {}
+func (nobody) Failed(int32, string)                        {}
 func (nobody) Published(int64, time.Duration, Outcome)     {}
 func (nobody) Queued(int)                                  {}
+func (nobody) Careful(int32)                               {}

@@ -94,7 +94,7 @@ const Columns = `source_id, source_partition, seq, kind, from_offset, to_offset,
 	worker, why, who, build, schemas, geo, committed_at, hash`
 
 // Scan reads a row of Columns, and returns the hash that stands in it.
-func (e *Entry) Scan(row pgx.CollectableRow) (hash []byte, err error) {
+func (e *Entry) Scan(row interface{ Scan(dest ...any) error }) (hash []byte, err error) {
 	err = row.Scan(&e.SourceID, &e.Partition, &e.Seq, &e.Kind, &e.From, &e.To, &e.Records, &e.Rows, &e.DeadLetters, &e.Events, &e.Digest, &e.PrevHash, &e.Epoch,
 		&e.Worker, &e.Why, &e.Who, &e.Build, &e.Schemas, &e.Geo, &e.CommittedAt, &hash)
 	return hash, err

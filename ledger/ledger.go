@@ -27,6 +27,7 @@ const (
 	Heal       Kind = "heal"        // what one store had lost was rebuilt from the other
 	Erase      Kind = "erase"       // one person's data was blanked
 	Archive    Kind = "archive"     // entries before this one were moved to a file
+	Prune      Kind = "prune"       // a time partition was dropped, with what it had of this partition
 )
 
 // Entry is one row of offset_ledger.

@@ -89,9 +89,28 @@ func find(ctx context.Context, db Querier, sourceID int16, partition int32, from
 	return w, nil
 }
 
-// Gap reads the messages owed for source offsets [from, to) in the order they were captured, about limit of them but always whole
+// GapBytes is from where on a part of a gap takes no further message, in bytes of keys, values and headers: ten thousand dead letters of a megabyte
+// each would not fit into memory.
+const GapBytes = 2 << 20
+
+// Gap reads the messages owed for source offsets [from, to) in the order they were captured, about limit of them, or GapBytes, but always whole
 // source records, and returns up to which offset they reach: to, or less if there is more.
 func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from, to int64, limit int) ([]Message, int64, error) {
+	return gap(ctx, db, sourceID, partition, from, to, limit, GapBytes)
+}
+
+// parts reads messages up to $5, and of these all that begin within the first $8 bytes; total is how many it was. A long value's size is known without
+// reading it.
+const parts = `SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, erased, total FROM (
+	SELECT *, count(*) OVER () AS total,
+		coalesce(sum(coalesce(octet_length(value), 0)::bigint + octet_length(headers)) OVER (ORDER BY source_offset, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+	FROM (
+		SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, erased_at IS NOT NULL AS erased FROM outbox
+		WHERE created_at BETWEEN $6 AND $7 AND source_id = $1 AND source_partition = $2 AND source_offset >= $3 AND source_offset < $4
+		ORDER BY source_offset, seq LIMIT $5) m) m
+	WHERE before < $8 ORDER BY source_offset, seq`
+
+func gap(ctx context.Context, db Querier, sourceID int16, partition int32, from, to int64, limit, size int) ([]Message, int64, error) {
 	what := func(err error) error {
 		return fmt.Errorf("read outbox of source %d partition %d [%d,%d): %w", sourceID, partition, from, to, err)
 	}
@@ -99,20 +118,18 @@ func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from,
 	if err != nil {
 		return nil, 0, what(fmt.Errorf("ledger: %w", err))
 	}
-	rows, err := db.Query(ctx, `SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, erased_at IS NOT NULL FROM outbox
-		WHERE created_at BETWEEN $6 AND $7 AND source_id = $1 AND source_partition = $2 AND source_offset >= $3 AND source_offset < $4
-		ORDER BY source_offset, seq LIMIT $5`,
-		sourceID, partition, from, w.to, limit+1, w.first, w.last)
+	rows, err := db.Query(ctx, parts, sourceID, partition, from, w.to, limit+1, w.first, w.last, size)
 	if err != nil {
 		return nil, 0, what(err)
 	}
 	defer rows.Close()
 	var msgs []Message
+	var total int
 	for rows.Next() {
 		var m Message
 		var headers []byte
 		var erased bool
-		if err := rows.Scan(&m.SourceOffset, &m.Seq, &m.Topic, &m.Partition, &m.TimestampMs, &m.Key, &m.Value, &headers, &erased); err != nil {
+		if err := rows.Scan(&m.SourceOffset, &m.Seq, &m.Topic, &m.Partition, &m.TimestampMs, &m.Key, &m.Value, &headers, &erased, &total); err != nil {
 			return nil, 0, what(err)
 		}
 		if erased { // only what Kafka had was erased: the group offset has gone back since
@@ -126,17 +143,17 @@ func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from,
 	if err := rows.Err(); err != nil {
 		return nil, 0, what(err)
 	}
-	if len(msgs) <= limit {
+	if total <= limit && total == len(msgs) {
 		if w.events >= 0 && int64(len(msgs)) != w.events {
 			return nil, 0, what(&Incomplete{fmt.Sprintf("the outbox holds %d messages of offsets [%d,%d), the ledger counted %d: "+
 				"a time partition was dropped too early, or rows were changed; run exactly audit", len(msgs), from, w.to, w.events)})
 		}
 		return msgs, w.to, nil
 	}
-	// There is more: stop before the record that may be cut in two. One record with more messages than the limit is read whole.
+	// There is more: stop before the record that may be cut in two. One record with more messages than the limits is read whole.
 	last := msgs[len(msgs)-1].SourceOffset
 	if msgs[0].SourceOffset == last {
-		return Gap(ctx, db, sourceID, partition, from, to, limit*2)
+		return gap(ctx, db, sourceID, partition, from, to, limit*2, size*2)
 	}
 	n := len(msgs)
 	for n > 0 && msgs[n-1].SourceOffset == last {

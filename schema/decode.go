@@ -3,24 +3,37 @@ package schema
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hamba/avro/v2"
 )
 
 // ClickDecoder reads clicks in the wire format, whatever schema they were written with. It is safe for concurrent use.
-type ClickDecoder struct{ decoder }
+type ClickDecoder struct {
+	decoder
+	json     bool
+	compiled map[int]compiled // JSON Schemas by id
+}
 
 // NewClickDecoder reads with the writers' schemas that reg knows.
 func NewClickDecoder(reg *Registry) *ClickDecoder {
-	return &ClickDecoder{decoder{reg: reg, reader: clickSchema}}
+	return &ClickDecoder{decoder: decoder{reg: reg, reader: clickSchema}}
 }
+
+// Patience bounds how long a Decode waits for a schema that is not known yet. What is fetched is fetched on, for the next try: whoever has
+// other records to read meanwhile is not held up by a registry that is slow. 0: as long as ctx lasts. Set it before the first Decode.
+func (d *ClickDecoder) Patience(wait time.Duration) { d.patience = wait }
 
 // Decode reads value into *into; its strings share one copy of value, so value may be reused. Errors: *InvalidError if value is wrong,
 // *TransientError if the writer's schema can't be had now. After an error *into is as before. A known schema costs no request.
 func (d *ClickDecoder) Decode(ctx context.Context, value []byte, into *Click) error {
+	if d.json {
+		return d.decodeJSON(ctx, value, into)
+	}
 	p, err := d.plan(ctx, value)
 	if err != nil {
 		return err
@@ -91,10 +104,45 @@ func readClick(s string, pos int) (c Click, end int) {
 
 // decoder is what both have: the plans by schema id, kept for ever because a schema never changes under its id.
 type decoder struct {
-	reg    *Registry
-	reader *avro.RecordSchema
-	mu     sync.Mutex // of those who add
-	plans  atomic.Pointer[map[int]resolved]
+	reg      *Registry
+	reader   *avro.RecordSchema
+	patience time.Duration
+	mu       sync.Mutex        // of those who add
+	slow     map[int]time.Time // until when a schema is not waited for again
+	plans    atomic.Pointer[map[int]resolved]
+}
+
+var errSlow = errors.New("the schema registry has not answered yet")
+
+// slowFor is how long a schema that patience has not sufficed for is not waited for again.
+const slowFor = time.Second
+
+// writer is the schema with that id, waited for with patience.
+func (d *decoder) writer(ctx context.Context, id int) (*WriterSchema, error) {
+	if d.patience == 0 {
+		return d.reg.SchemaByID(ctx, id)
+	}
+	d.mu.Lock()
+	waited := time.Now().Before(d.slow[id])
+	d.mu.Unlock()
+	if waited {
+		if s, err := d.reg.cached(id); s != nil || err != nil {
+			return s, err
+		}
+		return nil, &TransientError{fmt.Sprintf("fetch schema %d", id), errSlow}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, d.patience, errSlow)
+	defer cancel()
+	s, err := d.reg.SchemaByID(ctx, id)
+	if errors.Is(err, errSlow) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.slow == nil || len(d.slow) >= maxUnknown {
+			d.slow = map[int]time.Time{}
+		}
+		d.slow[id] = time.Now().Add(slowFor)
+	}
+	return s, err
 }
 
 // resolved is a plan, or why there is none.
@@ -113,7 +161,7 @@ func (d *decoder) plan(ctx context.Context, value []byte) (*plan, error) {
 			return r.plan, r.err
 		}
 	}
-	w, err := d.reg.SchemaByID(ctx, id)
+	w, err := d.writer(ctx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -23,4 +23,8 @@ type TransientError struct {
 }
 
 func (e *TransientError) Error() string { return e.Op + ": " + e.Err.Error() }
+
+// Reason is what metrics call it.
+func (e *TransientError) Reason() string { return "registry" }
+
 func (e *TransientError) Unwrap() error { return e.Err }

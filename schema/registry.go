@@ -71,7 +71,15 @@ func (r *Registry) Close() { r.http.CloseIdleConnections() }
 // Register makes avsc a version of subject unless it is one, and returns its id and whether it was new. Errors: *InvalidError if
 // the registry refuses the schema (it is incompatible with the subject's versions, or no schema), else *TransientError.
 func (r *Registry) Register(ctx context.Context, subject, avsc string) (id int, created bool, err error) {
-	s := sr.Schema{Schema: avsc, Type: sr.TypeAvro}
+	return r.register(ctx, subject, sr.Schema{Schema: avsc, Type: sr.TypeAvro})
+}
+
+// RegisterJSON is Register for a JSON Schema.
+func (r *Registry) RegisterJSON(ctx context.Context, subject, text string) (id int, created bool, err error) {
+	return r.register(ctx, subject, sr.Schema{Schema: text, Type: sr.TypeJSON})
+}
+
+func (r *Registry) register(ctx context.Context, subject string, s sr.Schema) (id int, created bool, err error) {
 	lookup, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	// Looking first is what tells whether it was new; it also works on a registry that is read-only for us.

@@ -25,15 +25,9 @@ func resolve(reader *avro.RecordSchema, w *WriterSchema) (p *plan, err error) {
 	if w.Type != "AVRO" {
 		return nil, incompatible(w, "is %s, not AVRO", w.Type)
 	}
-	cache := &avro.SchemaCache{} // not hamba's global one: versions of a type share its name
-	for _, text := range w.References {
-		if _, err := avro.ParseWithCache(text, "", cache); err != nil {
-			return nil, incompatible(w, "what it refers to: %v", err)
-		}
-	}
-	writer, err := avro.ParseWithCache(w.Text, "", cache)
+	writer, err := parse(w)
 	if err != nil {
-		return nil, incompatible(w, "%v", err)
+		return nil, err
 	}
 	if err := avro.NewSchemaCompatibility().Compatible(reader, writer); err != nil {
 		return nil, incompatible(w, "%v", err)
@@ -44,6 +38,41 @@ func resolve(reader *avro.RecordSchema, w *WriterSchema) (p *plan, err error) {
 		return nil, incompatible(w, "%v", err)
 	}
 	return &plan{root: root, nodes: r.nodes, fast: isOurs(root, len(reader.Fields()))}, nil
+}
+
+// parse reads a registered schema and those it refers to. The error is an *InvalidError.
+func parse(w *WriterSchema) (avro.Schema, error) {
+	cache := &avro.SchemaCache{} // not hamba's global one: versions of a type share its name
+	for _, text := range w.References {
+		if _, err := avro.ParseWithCache(text, "", cache); err != nil {
+			return nil, incompatible(w, "what it refers to: %v", err)
+		}
+	}
+	s, err := avro.ParseWithCache(w.Text, "", cache)
+	if err != nil {
+		return nil, incompatible(w, "%v", err)
+	}
+	return s, nil
+}
+
+// readers tells whether those who read with the registered schema w can read what is written as avsc: an *InvalidError if not.
+func readers(w *WriterSchema, avsc string) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = incompatible(w, "%v", r)
+		}
+	}()
+	if w.Type != "AVRO" {
+		return incompatible(w, "is %s, not AVRO", w.Type)
+	}
+	theirs, err := parse(w)
+	if err != nil {
+		return err
+	}
+	if err := avro.NewSchemaCompatibility().Compatible(theirs, mustParse(avsc)); err != nil {
+		return incompatible(w, "%v", err)
+	}
+	return nil
 }
 
 type resolver struct {

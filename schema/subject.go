@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -22,10 +23,74 @@ type Version struct {
 	Version    int
 	ID         int
 	Unreadable string // why what was written with it can't be read as our schema; empty: it can
+	Unusable   string // why its readers can't read what is written with our schema; empty: they can
+}
+
+// OwnLevel is the compatibility level that subjects of ours should have: every version reads what every other has written, so that readers and
+// writers can be updated in any order, and back.
+const OwnLevel = "FULL_TRANSITIVE"
+
+// Versions are the numbers of a subject's versions; none: nothing is registered. Errors: *TransientError.
+func (r *Registry) Versions(ctx context.Context, subject string) ([]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	all, err := r.cl.SubjectVersions(ctx, subject)
+	if hasCode(err, sr.ErrSubjectNotFound, sr.ErrSubjectSoftDeleted) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &TransientError{"list versions of " + subject, err}
+	}
+	return all, nil
+}
+
+// SetLevel makes OwnLevel the compatibility level of a subject, and returns the level that was in force before, empty if the registry does not
+// say. Errors: *TransientError, also where it is forbidden: somebody may allow it.
+func (r *Registry) SetLevel(ctx context.Context, subject string) (before string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
+	defer cancel()
+	if before = r.level(ctx, subject); before == OwnLevel {
+		return before, nil
+	}
+	for _, c := range r.cl.SetCompatibility(ctx, sr.SetCompatibility{Level: sr.CompatFullTransitive}, subject) {
+		if c.Err != nil {
+			return before, &TransientError{"set the compatibility level of " + subject, c.Err}
+		}
+	}
+	return before, nil
+}
+
+// level is the one in force, of the subject or, if it has none, of all. Some registries have no such request, or forbid it: then it is
+// unknown, and nothing else.
+func (r *Registry) level(ctx context.Context, subject string) string {
+	if c := r.cl.Compatibility(sr.WithParams(ctx, sr.DefaultToGlobal), subject); len(c) == 1 && c[0].Err == nil {
+		return c[0].Level.String()
+	}
+	return ""
 }
 
 // Examine looks at a subject without changing it. Errors: *TransientError.
 func (r *Registry) Examine(ctx context.Context, subject, avsc string) (*Subject, error) {
+	return r.examine(ctx, subject, sr.Schema{Schema: avsc, Type: sr.TypeAvro}, func(w *WriterSchema) (unreadable, unusable error) {
+		_, unreadable = resolve(mustParse(avsc), w)
+		return unreadable, readers(w, avsc)
+	})
+}
+
+// ExamineJSON is Examine for a JSON Schema. Whether two of them are compatible nobody can tell in general: of a version it is told only whether
+// it can be used at all.
+func (r *Registry) ExamineJSON(ctx context.Context, subject, text string) (*Subject, error) {
+	s, err := r.examine(ctx, subject, sr.Schema{Schema: text, Type: sr.TypeJSON}, func(w *WriterSchema) (unreadable, unusable error) {
+		_, unreadable = registeredJSON(w)
+		return unreadable, nil
+	})
+	if s != nil {
+		s.Level = "" // registries differ in what it means for JSON Schema
+	}
+	return s, err
+}
+
+func (r *Registry) examine(ctx context.Context, subject string, ours sr.Schema, fits func(*WriterSchema) (unreadable, unusable error)) (*Subject, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
 	defer cancel()
 	s := &Subject{}
@@ -40,13 +105,16 @@ func (r *Registry) Examine(ctx context.Context, subject, avsc string) (*Subject,
 			return what(err)
 		}
 		out := Version{Version: v.Version, ID: v.ID}
-		if _, err := resolve(mustParse(avsc), w); err != nil {
-			out.Unreadable = err.Error()
+		unreadable, unusable := fits(w)
+		if unreadable != nil {
+			out.Unreadable = unreadable.Error()
+		}
+		if unusable != nil {
+			out.Unusable = unusable.Error()
 		}
 		s.Versions = append(s.Versions, out)
 	}
 	slices.SortFunc(s.Versions, func(a, b Version) int { return a.Version - b.Version })
-	ours := sr.Schema{Schema: avsc, Type: sr.TypeAvro}
 	_, err = r.cl.LookupSchema(ctx, subject, ours)
 	switch {
 	case err == nil:
@@ -58,10 +126,7 @@ func (r *Registry) Examine(ctx context.Context, subject, avsc string) (*Subject,
 			return what(err)
 		}
 	}
-	// Some registries have no such request, or forbid it: then the level is unknown, and nothing else.
-	if c := r.cl.Compatibility(sr.WithParams(ctx, sr.DefaultToGlobal), subject); len(c) == 1 && c[0].Err == nil {
-		s.Level = c[0].Level.String()
-	}
+	s.Level = r.level(ctx, subject)
 	return s, nil
 }
 
@@ -78,4 +143,38 @@ func (r *Registry) refused(ctx context.Context, subject string, s sr.Schema) (st
 		return "", nil
 	}
 	return strings.Join(append([]string{"it is not compatible with the latest version"}, res.Messages...), "; "), nil
+}
+
+// Findings are what keeps a subject from being as ours should be, a line each; none where nothing is registered yet and the level is unknown.
+func (s *Subject) Findings() []string {
+	out := []string{}
+	for _, v := range s.Versions {
+		if v.Unreadable != "" {
+			out = append(out, fmt.Sprintf("version %d: what is written with it can't be read as ours: %s", v.Version, v.Unreadable))
+		}
+		if v.Unusable != "" {
+			out = append(out, fmt.Sprintf("version %d: its readers can't read what is written as ours: %s", v.Version, v.Unusable))
+		}
+	}
+	if s.Refused != "" {
+		out = append(out, "the registry would refuse our schema: "+s.Refused)
+	}
+	if len(s.Versions) > 0 && s.Level != "" && s.Level != OwnLevel {
+		out = append(out, fmt.Sprintf("its compatibility level is %s, not %s: exactly schema register sets it", s.Level, OwnLevel))
+	}
+	return out
+}
+
+// Unreadable is why clicks written with a registered schema can't be read, in a format; empty: they can.
+func Unreadable(w *WriterSchema, format string) string {
+	if format == JSON {
+		if _, err := registeredJSON(w); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	if _, err := resolve(clickSchema, w); err != nil {
+		return err.Error()
+	}
+	return ""
 }

@@ -1,10 +1,12 @@
 package schema
 
 import (
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -12,6 +14,14 @@ import (
 func TestValidate(t *testing.T) {
 	now := time.UnixMilli(1_769_817_600_000)
 	ok := sample().Click
+	limits, named := DefaultLimits(), map[string]bool{"timestamp.age": true, "value.size": true} // these two in TestLimits
+	defer func() {
+		for _, r := range Rules() {
+			require.True(t, named[r.Name], "rule %s is broken by no case", r.Name)
+			require.NotEmpty(t, r.Says)
+		}
+		require.Len(t, named, len(Rules()))
+	}()
 	for _, c := range []struct {
 		name   string
 		change func(*Click)
@@ -34,6 +44,13 @@ func TestValidate(t *testing.T) {
 		{"a day ahead", func(c *Click) { c.TimestampMs = now.UnixMilli() + 86_400_000 }, ""},
 		{"a day and a ms ahead", func(c *Click) { c.TimestampMs = now.UnixMilli() + 86_400_001 }, "timestamp: must be at most 24h0m0s ahead"},
 		{"microseconds", func(c *Click) { c.TimestampMs *= 1000 }, "timestamp: must be at most 24h0m0s ahead"},
+		{"a week old", func(c *Click) { c.TimestampMs = now.Add(-7 * 24 * time.Hour).UnixMilli() }, ""},
+		{"no address", func(c *Click) { c.IP = "" }, "ip: must be an IPv4 or IPv6 address (rule ip.address)"},
+		{"a network", func(c *Click) { c.IP = "203.0.113.0/24" }, "ip: must be"},
+		{"a name", func(c *Click) { c.IP = "localhost" }, "ip: must be"},
+		{"an address with a zone", func(c *Click) { c.IP = "fe80::1%eth0" }, "ip: must be"},
+		{"IPv6", func(c *Click) { c.IP = "2001:db8::1" }, ""},
+		{"IPv4 in IPv6", func(c *Click) { c.IP = "::ffff:203.0.113.7" }, ""},
 		{"no url", func(c *Click) { c.URL = "" }, "url: must not be empty"},
 		{"path only", func(c *Click) { c.URL = "/cart?id=1" }, ""},
 		{"8192 bytes", func(c *Click) { c.URL = "https://a/" + strings.Repeat("x", 8182) }, ""},
@@ -51,11 +68,14 @@ func TestValidate(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			click := ok
 			c.change(&click)
-			err := Validate(&click, now)
+			addr, err := limits.Validate(&click, now)
 			if c.want == "" {
 				require.Nil(t, err)
+				require.Equal(t, netip.MustParseAddr(click.IP).Unmap(), addr)
 				return
 			}
+			_, rule, _ := strings.Cut(err.Message, "(rule ")
+			named[strings.TrimSuffix(rule, ")")] = true
 			require.NotNil(t, err)
 			require.Equal(t, ClassInvalid, err.Class)
 			require.Contains(t, err.Message, c.want)
@@ -67,10 +87,77 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	l := Limits{MaxValueBytes: 10, MaxURLBytes: 20, MaxAge: time.Hour, MaxAhead: time.Minute}
+	now := time.UnixMilli(1_769_817_600_000)
+	for _, c := range []struct {
+		name   string
+		change func(*Click)
+		want   string
+	}{
+		{"now", func(*Click) {}, ""},
+		{"an hour old", func(c *Click) { c.TimestampMs -= 3_600_000 }, ""},
+		{"an hour and a ms", func(c *Click) { c.TimestampMs -= 3_600_001 }, "rule timestamp.age"},
+		{"a minute ahead", func(c *Click) { c.TimestampMs += 60_000 }, ""},
+		{"a minute and a ms", func(c *Click) { c.TimestampMs += 60_001 }, "rule timestamp.ahead"},
+		{"21 bytes", func(c *Click) { c.URL += "x" }, "rule url.size"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			click := sample().Click
+			click.TimestampMs, click.URL = now.UnixMilli(), "http://a/"+strings.Repeat("x", 11)
+			c.change(&click)
+			_, err := l.Validate(&click, now)
+			require.Equal(t, c.want == "", err == nil, "%v", err)
+			if err != nil {
+				require.Contains(t, err.Message, c.want)
+			}
+		})
+	}
+	require.Nil(t, l.ValidateValue(make([]byte, 10)))
+	require.Contains(t, l.ValidateValue(make([]byte, 11)).Message, "value: must have at most 10 bytes, has 11 (rule value.size)")
+}
+
+// storable: a click that keeps the rules is one that Postgres can hold (UTF-8 without NUL, an address, a time that timestamptz has); one that
+// does not is told by one of the rules, in words that have nothing of it.
+func storable(t *testing.T, c *Click) {
+	limits := DefaultLimits()
+	addr, bad := limits.Validate(c, time.UnixMilli(1_800_000_000_000))
+	if bad != nil {
+		field, _, _ := strings.Cut(bad.Message, ":")
+		_, rule, _ := strings.Cut(bad.Message, "(rule ")
+		if !strings.HasPrefix(rule, field+".") || len(bad.Message) > maxMessage || !utf8.ValidString(bad.Message) || strings.Contains(bad.Message, "\x00") {
+			t.Fatalf("%q", bad.Message)
+		}
+		return
+	}
+	if !addr.IsValid() || addr.Zone() != "" || addr.Is4In6() || c.UserID < 1 || c.TimestampMs < 1 || c.TimestampMs > 1_800_086_400_000 || len(c.URL) > 8192 {
+		t.Fatalf("%+v %v", c, addr)
+	}
+	for _, s := range []string{c.SessionID, c.URL} {
+		if s == "" || !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+			t.Fatalf("%q", s)
+		}
+	}
+}
+
+func FuzzValidate(f *testing.F) {
+	c := sample().Click
+	f.Add(c.UserID, c.SessionID, c.TimestampMs, c.URL, c.IP)
+	f.Add(int64(0), "", int64(0), "", "")
+	f.Add(int64(1), strings.ToUpper(c.SessionID), int64(1), "/größe?q=世界", "::ffff:1.2.3.4")
+	f.Add(int64(1), c.SessionID, int64(1_800_086_400_001), "http://[fe80::1%25en0]/", "fe80::1%eth0")
+	f.Add(int64(1), "\x00"+c.SessionID[1:], int64(1), "https://a/\x00", "1.2.3")
+	addCorpus(f)
+	f.Fuzz(func(t *testing.T, user int64, session string, at int64, url, ip string) {
+		storable(t, &Click{user, session, at, url, ip})
+	})
+}
+
 func FuzzIsPlainURL(f *testing.F) {
 	for _, s := range []string{"https://shop.example/a?b=c#d", "http://a:80", "http://a:/%41", "https://a.b-c:99999/", "http://a?%", "http://a/%4", "https://-/", "http://.:0#"} {
 		f.Add(s)
 	}
+	addCorpus(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		if _, err := url.Parse(s); isPlainURL(s) && (err != nil || indexControl(s) >= 0) {
 			t.Errorf("%q taken, url.Parse says %v", s, err)
@@ -81,12 +168,13 @@ func FuzzIsPlainURL(f *testing.F) {
 func BenchmarkValidate(b *testing.B) {
 	c := sample().Click
 	now := time.UnixMilli(c.TimestampMs)
+	limits := DefaultLimits()
 	for name, u := range map[string]string{"plain": c.URL, "international": "https://bücher.example/größe?q=世界"} {
 		b.Run(name, func(b *testing.B) {
 			c.URL = u
 			b.ReportAllocs()
 			for b.Loop() {
-				if Validate(&c, now) != nil {
+				if _, err := limits.Validate(&c, now); err != nil {
 					b.Fatal()
 				}
 			}

@@ -38,6 +38,7 @@ type Row struct {
 	Next, Epoch, Seq int64
 	Head             []byte
 	Open             bool
+	counted          countedRow
 }
 
 // Takes says whether a batch continues the row: guard 1. What does not is left out of the capture.
@@ -60,6 +61,9 @@ func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, 
 	if s.identity.Tell() { // before a session writes; of those dialled from here on each asks for itself
 		s.hangUp()
 		return nil, ErrStoreChanged
+	}
+	if err := s.countable(batches); err != nil {
+		return nil, err
 	}
 	lanes := share(batches, len(s.capture))
 	seqs := make([]int64, len(batches))
@@ -132,7 +136,11 @@ func (s *Store) captureOne(ctx context.Context, session int, all []*engine.Batch
 		return nil
 	}
 	if err := s.copyAll(ctx, c, matching); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		err = fmt.Errorf("%s: %w", what, err)
+		if refusesRows(err) {
+			err = s.whichRows(ctx, c, matching, err)
+		}
+		return err
 	}
 	failpoint.Hit(failpoint.CaptureCopied)
 	failpoint.Beside(failpoint.CaptureCommitSent)
@@ -150,7 +158,7 @@ func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) 
 	}
 	var q pgx.Batch
 	q.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	q.Queue(`SELECT source_partition, next_offset, epoch, ledger_seq, ledger_head, state = 'open' FROM partition_offsets
+	q.Queue(`SELECT source_partition, next_offset, epoch, ledger_seq, ledger_head, state = 'open', coalesce(counted_to, -1), coalesce(counted_window_s, 0) FROM partition_offsets
 		WHERE source_id = $1 AND source_partition = ANY($2) ORDER BY source_id, source_partition FOR UPDATE`, s.source.ID, ids)
 	res := c.SendBatch(ctx, &q)
 	defer res.Close() //nolint:errcheck // closed below, where it counts
@@ -165,7 +173,7 @@ func (s *Store) lock(ctx context.Context, c *pgx.Conn, batches []*engine.Batch) 
 	for rs.Next() {
 		var id int32
 		var r Row
-		if err := rs.Scan(&id, &r.Next, &r.Epoch, &r.Seq, &r.Head, &r.Open); err != nil {
+		if err := rs.Scan(&id, &r.Next, &r.Epoch, &r.Seq, &r.Head, &r.Open, &r.counted.to, &r.counted.window); err != nil {
 			return nil, err
 		}
 		rows[id] = r
@@ -209,7 +217,9 @@ func (s *Store) copyOne(ctx context.Context, c *pgx.Conn, sql string, batches []
 // advance sets the stored offsets, appends the ledger entries and commits, in one round trip.
 func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batch, rows map[int32]Row) error {
 	now := time.Now().Truncate(time.Microsecond)
+	stream := s.source.Stream()
 	var q pgx.Batch
+	var anew []int32 // partitions whose counts begin anew
 	for _, b := range batches {
 		r := rows[b.Partition]
 		e := ledger.Entry{
@@ -219,9 +229,21 @@ func (s *Store) advance(ctx context.Context, c *pgx.Conn, batches []*engine.Batc
 			Schemas: b.Schemas, Geo: b.Geo, CommittedAt: now,
 		}
 		hash := e.Queue(&q)
-		q.Queue(`UPDATE partition_offsets SET next_offset = $3, leader_epoch = $4, ledger_seq = $5, ledger_head = $6,
-			published_at_least = greatest(published_at_least, $7), updated_at = now() WHERE source_id = $1 AND source_partition = $2`,
-			s.source.ID, b.Partition, b.To, b.LeaderEpoch, e.Seq, hash, b.Floor)
+		h := stream.Head(&e, hash)
+		b.Head = &h
+		args := []any{s.source.ID, b.Partition, b.To, b.LeaderEpoch, e.Seq, hash, b.Floor, b.Care.To, b.Care.Step}
+		if s.cfg.Counts == nil {
+			q.Queue(advanceSQL+whereRow, args...)
+			continue
+		}
+		begins := !r.counted.continues(s.cfg.Counts, b)
+		if begins {
+			anew = append(anew, b.Partition)
+		}
+		q.Queue(advanceCountedSQL+whereRow, append(args, b.From, begins, windowSeconds(s.cfg.Counts))...)
+	}
+	if s.cfg.Counts != nil {
+		queueCounts(&q, s.cfg.Counts, s.source.ID, batches, anew)
 	}
 	q.Queue("COMMIT")
 	res := c.SendBatch(ctx, &q)

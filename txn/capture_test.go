@@ -265,6 +265,28 @@ func TestPredecessors(t *testing.T) {
 	require.Equal(t, []string{"b"}, d.claim(a, 0).Predecessors)
 }
 
+// A person's deed makes no partition one that something was captured of.
+func TestDeedsAreNoCaptures(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	d.started(s, 1)
+	require.NoError(t, pgx.BeginFunc(d.ctx, d.conn, func(tx pgx.Tx) error {
+		e, err := ledger.AppendDeed(d.ctx, tx, ledger.Deed{SourceID: d.src.ID, Kind: ledger.Hold, Why: "y", Who: "p"})
+		require.EqualValues(t, 2, e.Seq)
+		return err
+	}))
+	c := d.claim(s, 0)
+	require.EqualValues(t, 2, c.LedgerSeq)
+	require.False(t, c.Captured)
+	require.Equal(t, []int64{3}, d.capture(s, d.batch(0, c.Epoch, 0, 3, 0)), "and the chain goes on")
+	require.True(t, d.claim(s, 0).Captured)
+	err := pgx.BeginFunc(d.ctx, d.conn, func(tx pgx.Tx) error {
+		_, err := ledger.AppendDeed(d.ctx, tx, ledger.Deed{SourceID: d.src.ID, Partition: 9, Kind: ledger.Hold})
+		return err
+	})
+	require.ErrorIs(t, err, ledger.ErrNoRow)
+}
+
 func TestClaimOfNothingAndOfHeld(t *testing.T) {
 	d := newDB(t)
 	s := d.store("a")
@@ -295,50 +317,6 @@ func TestStart(t *testing.T) {
 		require.EqualValues(t, 1, d.number(`SELECT count(*) FROM offset_ledger WHERE kind = 'start' AND source_partition = $1 AND from_offset = $2`, p, want))
 	}
 	require.False(t, d.claim(a, 0).Captured)
-}
-
-// Gap: the limit never cuts a record, and what comes back is what was captured, byte for byte.
-func TestGap(t *testing.T) {
-	d := newDB(t)
-	s := d.store("a")
-	d.started(s, 2)
-	epoch := d.claim(s, 0).Epoch
-	b := &engine.Batch{Partition: 0, Epoch: epoch, From: 0, To: 9, Records: 9}
-	for o, n := range []int{1, 3, 0, 2, 7, 0, 1, 1, 0} { // events a record makes
-		for seq := range n {
-			m := outbox.Message{
-				SourceOffset: int64(o), Seq: int16(seq), Topic: "out", Partition: int32(seq), TimestampMs: int64(o), Key: [][]byte{nil, {}, {0xff}}[seq%3],
-				Value: fmt.Appendf(nil, "%d.%d", o, seq), Headers: []outbox.Header{{Key: "a", Value: []byte{0}}, {Key: "a"}, {Key: "", Value: []byte{}}},
-			}
-			b.Messages = append(b.Messages, m)
-			b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, 0, &m, nil, nil)
-		}
-	}
-	d.capture(s, b)
-	for limit := 1; limit < 20; limit++ {
-		for from := range int64(10) {
-			for to := from; to < 10; to++ {
-				var got []outbox.Message
-				for at := from; at < to; {
-					msgs, upTo, err := s.Gap(d.ctx, 0, at, to, limit)
-					require.NoError(t, err)
-					require.Greater(t, upTo, at)
-					require.LessOrEqual(t, upTo, to)
-					for _, m := range msgs {
-						require.Less(t, m.SourceOffset, upTo)
-					}
-					got, at = append(got, msgs...), upTo
-				}
-				var want []outbox.Message
-				for _, m := range b.Messages {
-					if m.SourceOffset >= from && m.SourceOffset < to {
-						want = append(want, m)
-					}
-				}
-				require.Equal(t, want, got, "limit %d [%d,%d)", limit, from, to)
-			}
-		}
-	}
 }
 
 func TestIncarnation(t *testing.T) {

@@ -46,11 +46,15 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 	}
 	var state, worker, by, why string
 	var claimants []string
+	var begunFrom, begunTo int64
+	var gone bool
 	// Everything a claim decides on must stand in the locked row itself. Having waited for the lock, Postgres reads that row anew, but a
 	// subquery beside it would still see what was there before the wait, without the very capture that was waited out.
-	err = tx.QueryRow(ctx, `SELECT next_offset, leader_epoch, ledger_seq, published_at_least, worker, claimants, state, coalesce(held_by, ''), coalesce(held_why, '')
-		FROM partition_offsets WHERE source_id = $1 AND source_partition = $2 FOR UPDATE`, s.source.ID, partition).
-		Scan(&c.Next, &c.LeaderEpoch, &c.LedgerSeq, &c.Floor, &worker, &claimants, &state, &by, &why)
+	err = tx.QueryRow(ctx, `SELECT next_offset, leader_epoch, ledger_seq, published_at_least, worker, claimants, state, coalesce(held_by, ''), coalesce(held_why, ''),
+		begun_from, begun_to, coalesce(begun_by <> $3, false), careful_to, careful_step, attempts
+		FROM partition_offsets WHERE source_id = $1 AND source_partition = $2 FOR UPDATE`, s.source.ID, partition, s.incarnation).
+		Scan(&c.Next, &c.LeaderEpoch, &c.LedgerSeq, &c.Floor, &worker, &claimants, &state, &by, &why,
+			&begunFrom, &begunTo, &gone, &c.Care.To, &c.Care.Step, &c.Care.Attempts)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return c, engine.ErrNoRow
@@ -58,6 +62,9 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 		return c, what(err)
 	case state == "held":
 		return c, &engine.HeldError{By: by, Why: why}
+	}
+	if c.Head, err = s.head(ctx, tx, partition, c.LedgerSeq); err != nil {
+		return c, what(err)
 	}
 	if c.LedgerSeq > 1 { // the first entry is the start, and the next ones may be people's deeds
 		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM offset_ledger WHERE source_id = $1 AND source_partition = $2
@@ -67,11 +74,13 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 		}
 	}
 	c.Predecessors = Predecessors(worker, claimants)
+	c.Care = c.Care.Claimed(c.Next, begunFrom, begunTo, gone)
 	// The predecessors' names stay until the gap is drained, ours joins them: whoever comes after us knows all who may have left a
 	// transaction open.
-	err = tx.QueryRow(ctx, `UPDATE partition_offsets SET epoch = epoch + 1, updated_at = now(),
+	err = tx.QueryRow(ctx, `UPDATE partition_offsets SET epoch = epoch + 1, updated_at = now(), begun_by = NULL, careful_to = $4, careful_step = $5, attempts = $6,
 		claimants = CASE WHEN $3 = ANY(claimants) THEN claimants ELSE array_append(claimants, $3) END
-		WHERE source_id = $1 AND source_partition = $2 RETURNING epoch`, s.source.ID, partition, s.cfg.Worker).Scan(&c.Epoch)
+		WHERE source_id = $1 AND source_partition = $2 RETURNING epoch`, s.source.ID, partition, s.cfg.Worker,
+		c.Care.To, c.Care.Step, c.Care.Attempts).Scan(&c.Epoch)
 	if err != nil {
 		return c, what(err)
 	}
@@ -79,6 +88,26 @@ func (s *Store) claim(ctx context.Context, partition int32) (c engine.Claim, err
 		return c, what(err)
 	}
 	return c, nil
+}
+
+// head is that of an entry; nil if there is none.
+func (s *Store) head(ctx context.Context, tx pgx.Tx, partition int32, seq int64) (*ledger.Head, error) {
+	rows, err := tx.Query(ctx, `SELECT `+ledger.Columns+` FROM offset_ledger WHERE source_id = $1 AND source_partition = $2 AND seq = $3`, s.source.ID, partition, seq)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return nil, rows.Err()
+	}
+	var e ledger.Entry
+	hash, err := e.Scan(rows)
+	if err != nil {
+		return nil, err
+	}
+	stream := s.source.Stream()
+	h := stream.Head(&e, hash)
+	return &h, nil
 }
 
 // Predecessors are all who may have left a transaction open: who closed the gap last, and who claimed since.

@@ -13,6 +13,7 @@ import (
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/wait"
+	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
@@ -64,11 +65,24 @@ type Publisher struct {
 	Timeout time.Duration            // of one call; not longer than the transaction timeout
 	Log     *zap.Logger
 	p       *held
+
+	HeadsTopic string         // where the ledger's heads go along; empty: nowhere
+	Signer     *ledger.Signer // nil: they are not signed
+	published  map[int32]time.Time
 }
 
 // Metadata is what a committed group offset carries, so that a reset by hand can be told from ours.
 func Metadata(epoch, ledgerSeq int64) string {
 	return "exactly/1 " + strconv.FormatInt(epoch, 10) + " " + strconv.FormatInt(ledgerSeq, 10)
+}
+
+// ParseMetadata reads what Metadata wrote.
+func ParseMetadata(metadata string) (epoch, ledgerSeq int64, ok bool) {
+	rest, ours := strings.CutPrefix(metadata, "exactly/1 ")
+	e, s, both := strings.Cut(rest, " ")
+	epoch, err := strconv.ParseInt(e, 10, 64)
+	ledgerSeq, err2 := strconv.ParseInt(s, 10, 64)
+	return epoch, ledgerSeq, ours && both && err == nil && err2 == nil
 }
 
 // IsOurs says whether a group offset's metadata is ours.
@@ -129,6 +143,12 @@ func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 			}
 		}
 	}
+	due := p.due(items)
+	for i := range due {
+		if err := p.p.Produce(ctx, p.head(due[i])); err != nil {
+			return p.giveUp(fmt.Errorf("produce to %s: %w", p.HeadsTopic, err))
+		}
+	}
 	failpoint.Hit(at.produced)
 	if cancelled() {
 		return p.abort(errors.New("the partition was lost"))
@@ -152,6 +172,7 @@ func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 		return p.giveUp(fmt.Errorf("commit transaction: %w", err))
 	}
 	failpoint.Hit(at.committed)
+	p.told(due)
 	return engine.Committed, nil
 }
 

@@ -7,6 +7,9 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/exactly-pipeline/exactly/ledger"
 )
 
 // Source is one row of sources: where the records come from and where they go, by identity and not only by name.
@@ -23,11 +26,18 @@ type Source struct {
 var ErrNoSource = errors.New("this topic and group are unknown to the database: run `exactly setup`")
 
 // ErrSourceChanged says the cluster or a topic is not the one the source was set up with.
-type ErrSourceChanged struct{ What, Was, Is string }
+type ErrSourceChanged struct {
+	What, Was, Is string
+	Output        bool // it is an output topic: what it had can be published again
+}
 
 func (e *ErrSourceChanged) Error() string {
+	heal := ""
+	if e.Output {
+		heal = "to publish again what it had: exactly heal kafka --reason …; "
+	}
 	return fmt.Sprintf("%s was %s when this source was set up and is %s now: it was recreated, or these settings point somewhere else; "+
-		"to go on with what is there now: exactly setup --accept-recreated REASON", e.What, e.Was, e.Is)
+		heal+"to go on with what is there now: exactly setup --accept-recreated REASON", e.What, e.Was, e.Is)
 }
 
 // DB is what sources are read and written with: a pgx connection, pool or transaction.
@@ -37,21 +47,26 @@ type DB interface {
 
 // FindSource reads the current source of a topic and group. ErrNoSource if there is none.
 func FindSource(ctx context.Context, db DB, topic, group string) (Source, error) {
-	s := Source{Topic: topic, Group: group, TopicIDs: map[string]string{}}
-	var input string
-	var outputs []byte
-	err := db.QueryRow(ctx, `SELECT source_id, topic_id::text, cluster_id, outputs FROM sources WHERE topic = $1 AND group_id = $2 AND retired_at IS NULL`,
-		topic, group).Scan(&s.ID, &input, &s.ClusterID, &outputs)
+	s, err := sourceWhere(ctx, db, "topic = $1 AND group_id = $2 AND retired_at IS NULL", topic, group)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s, fmt.Errorf("topic %s, group %s: %w", topic, group, ErrNoSource)
 	}
+	return s, err
+}
+
+func sourceWhere(ctx context.Context, db DB, where string, args ...any) (Source, error) {
+	s := Source{TopicIDs: map[string]string{}}
+	var input string
+	var outputs []byte
+	err := db.QueryRow(ctx, `SELECT source_id, topic, group_id, topic_id::text, cluster_id, outputs FROM sources WHERE `+where, args...).
+		Scan(&s.ID, &s.Topic, &s.Group, &input, &s.ClusterID, &outputs)
 	if err != nil {
-		return s, fmt.Errorf("read source %s: %w", topic, err)
+		return s, fmt.Errorf("read source: %w", err)
 	}
 	if err := json.Unmarshal(outputs, &s.TopicIDs); err != nil {
-		return s, fmt.Errorf("read source %s: outputs: %w", topic, err)
+		return s, fmt.Errorf("read source %s: outputs: %w", s.Topic, err)
 	}
-	s.TopicIDs[topic] = input
+	s.TopicIDs[s.Topic] = input
 	return s, nil
 }
 
@@ -76,18 +91,42 @@ func AddSource(ctx context.Context, db DB, s Source) (int16, error) {
 	return id, nil
 }
 
+// AddOutput notes one more topic that the source writes to.
+func AddOutput(ctx context.Context, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, sourceID int16, topic, topicID string) error {
+	_, err := db.Exec(ctx, `UPDATE sources SET outputs = outputs || jsonb_build_object($2::text, $3::text) WHERE source_id = $1`, sourceID, topic, topicID)
+	if err != nil {
+		return fmt.Errorf("add output %s to source %d: %w", topic, sourceID, err)
+	}
+	return nil
+}
+
+// Stream is what the chains of the source are called by.
+func (s *Source) Stream() ledger.Stream {
+	return ledger.Stream{SourceID: s.ID, Topic: s.Topic, TopicID: s.TopicIDs[s.Topic], Group: s.Group}
+}
+
 // Matches returns *ErrSourceChanged if the cluster or a topic has another identity now.
 func (s *Source) Matches(clusterID string, topicIDs map[string]string) error {
 	if s.ClusterID != clusterID {
-		return &ErrSourceChanged{"the Kafka cluster", s.ClusterID, clusterID}
+		return &ErrSourceChanged{What: "the Kafka cluster", Was: s.ClusterID, Is: clusterID}
 	}
+	var output *ErrSourceChanged
 	for t, was := range s.TopicIDs {
 		if is := topicIDs[t]; is != was {
 			if is == "" {
 				is = "gone"
 			}
-			return &ErrSourceChanged{"topic " + t, was, is}
+			e := &ErrSourceChanged{What: "topic " + t, Was: was, Is: is, Output: t != s.Topic}
+			if !e.Output { // the worse of two
+				return e
+			}
+			output = e
 		}
+	}
+	if output != nil {
+		return output
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type StoreConfig struct {
 	IdleTimeout time.Duration // idle_in_transaction_session_timeout of every session
 	Connections int           // sessions that share out a capture; default 1
 	Tables      []engine.Table
+	Counts      *engine.Counts // in which the handler's rows are counted; nil: in none
 	Log         *zap.Logger
 }
 
@@ -191,8 +192,11 @@ func (s *Store) Incarnation(ctx context.Context) (bool, error) {
 	return id == s.incarnation, nil
 }
 
-// TopicIDs implements engine.Store.
-func (s *Store) TopicIDs(context.Context) (map[string]string, error) { return s.source.TopicIDs, nil }
+// TopicIDs implements engine.Store. They are read each time: a heal of the output topics moves them.
+func (s *Store) TopicIDs(ctx context.Context) (map[string]string, error) {
+	src, err := sourceWhere(ctx, s.pool, "source_id = $1", s.source.ID)
+	return src.TopicIDs, err
+}
 
 func code(err error) string {
 	var pe *pgconn.PgError

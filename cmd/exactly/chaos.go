@@ -56,7 +56,7 @@ Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could no
 				o.seed = uint64(time.Now().UnixNano())
 			}
 			size := chaos.Size{Kills: o.kills, Zombies: o.zombies, Session: c.Kafka.SessionTimeout, Between: o.between, Anywhere: !failpoint.Enabled}
-			if failpoint.Enabled && o.kills >= 2*len(failpoint.Names()) {
+			if failpoint.Enabled && o.kills >= 2*len(failpoint.OfWorkers()) {
 				size.Rounds = 1
 			}
 			if o.mix {

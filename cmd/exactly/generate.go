@@ -12,6 +12,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/clicks"
 	"github.com/exactly-pipeline/exactly/internal/connect"
+	"github.com/exactly-pipeline/exactly/schema"
 )
 
 // generateFlags are the flags of generate.
@@ -92,6 +93,9 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	c, err := g.load()
 	if err != nil {
 		return err
+	}
+	if c.Value.Format != schema.Avro {
+		return usageError(fmt.Errorf("generate: it makes Avro clicks only, and value.format is %s", c.Value.Format))
 	}
 	stderr := cmd.ErrOrStderr()
 	say := func(text string) { fmt.Fprintln(stderr, "generate:", text) }

@@ -23,7 +23,7 @@ func newOffsets(g *globals) *cobra.Command {
 Every deed names who did it and why.`,
 		Example: "  exactly offsets show\n  exactly offsets restore --partition 3 --reason 'reset by mistake'",
 	}
-	cmd.AddCommand(newOffsetsShow(g), newOffsetsRestore(g), newOffsetsAcceptLoss(g), newOffsetsHold(g), newOffsetsRelease(g))
+	cmd.AddCommand(newOffsetsShow(g), newOffsetsRestore(g), newOffsetsAcceptLoss(g), newOffsetsReset(g), newOffsetsHold(g), newOffsetsRelease(g))
 	return cmd
 }
 
@@ -39,9 +39,8 @@ func (w *which) flags(cmd *cobra.Command, all, reason string) {
 	if all != "" {
 		cmd.Flags().BoolVar(&w.all, "all", false, all)
 	}
-	if reason != "" {
-		cmd.Flags().StringVar(&w.reason, "reason", "", reason)
-	}
+	cmd.Flags().StringVar(&w.reason, "reason", "", reason)
+	byFlag(cmd)
 }
 
 func (w *which) check(needsReason bool) error {
@@ -61,6 +60,11 @@ func (w *which) check(needsReason bool) error {
 	return nil
 }
 
+// byFlag says whom the ledger is to name.
+func byFlag(cmd *cobra.Command) {
+	cmd.Flags().String("by", "", "who does this, for the ledger; default: the user and the host")
+}
+
 // atDesk opens the desk for f.
 func atDesk(cmd *cobra.Command, g *globals, f func(context.Context, *offsets.Desk) error) error {
 	c, err := g.load()
@@ -77,6 +81,10 @@ func atDesk(cmd *cobra.Command, g *globals, f func(context.Context, *offsets.Des
 		return err
 	}
 	defer d.Close()
+	d.Build = version
+	if by := cmd.Flags().Lookup("by"); by != nil && strings.TrimSpace(by.Value.String()) != "" {
+		d.By = by.Value.String()
+	}
 	return f(cmd.Context(), d)
 }
 
@@ -107,37 +115,56 @@ by itself within seconds. Reads both output topics whole. Killed half way, the p
 }
 
 func newOffsetsAcceptLoss(g *globals) *cobra.Command {
-	var o offsets.AcceptLoss
-	cmd := &cobra.Command{
+	return newSkip(g, &cobra.Command{
 		Use: "accept-loss", Short: "Go on without records that expired before they were read",
 		Long: `Only where the input's log starts above the stored offset: moves the stored offset up to --to, at most to where the log starts, and notes the
 loss in the ledger. What was captured before is still published.`,
 		Example: "  exactly offsets accept-loss --partition 3 --to 120000 --reason 'down for nine days'",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, n := range []string{"partition", "to"} {
-				if !cmd.Flags().Changed(n) {
-					return usageError(fmt.Errorf("--%s is missing", n))
-				}
+	}, func(ctx context.Context, d *offsets.Desk, o offsets.AcceptLoss) (offsets.Done, error) {
+		return d.AcceptLoss(ctx, o)
+	})
+}
+
+func newOffsetsReset(g *globals) *cobra.Command {
+	return newSkip(g, &cobra.Command{
+		Use: "reset", Short: "Go on further up, without records that are still there",
+		Long: `Moves the stored offset up to --to, at most to the input's stable end, and notes in the ledger which records were skipped, by whom and why:
+they will be in neither sink, and the audit says so for ever. What was captured before is still published. Never back: what was captured
+would be in both sinks twice.`,
+		Example: "  exactly offsets reset --partition 3 --to 120000 --reason 'a test run of the shop'",
+	}, func(ctx context.Context, d *offsets.Desk, o offsets.AcceptLoss) (offsets.Done, error) {
+		return d.Reset(ctx, offsets.Reset(o))
+	})
+}
+
+// newSkip is a command that moves a stored offset up.
+func newSkip(g *globals, cmd *cobra.Command, do func(context.Context, *offsets.Desk, offsets.AcceptLoss) (offsets.Done, error)) *cobra.Command {
+	var o offsets.AcceptLoss
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		for _, n := range []string{"partition", "to"} {
+			if !cmd.Flags().Changed(n) {
+				return usageError(fmt.Errorf("--%s is missing", n))
 			}
-			if o.Partition < 0 || o.To < 0 {
-				return usageError(errors.New("--partition and --to must be 0 or more"))
+		}
+		if o.Partition < 0 || o.To < 0 {
+			return usageError(errors.New("--partition and --to must be 0 or more"))
+		}
+		if strings.TrimSpace(o.Reason) == "" {
+			return usageError(errors.New("--reason: must say why; it is kept"))
+		}
+		return atDesk(cmd, g, func(ctx context.Context, d *offsets.Desk) error {
+			done, err := do(ctx, d, o)
+			if err != nil {
+				return g.told(cmd, nil, err)
 			}
-			if strings.TrimSpace(o.Reason) == "" {
-				return usageError(errors.New("--reason: must say why; it is kept"))
-			}
-			return atDesk(cmd, g, func(ctx context.Context, d *offsets.Desk) error {
-				done, err := d.AcceptLoss(ctx, o)
-				if err != nil {
-					return g.told(cmd, nil, err)
-				}
-				return g.told(cmd, []offsets.Done{done}, nil)
-			})
-		},
+			return g.told(cmd, []offsets.Done{done}, nil)
+		})
 	}
 	cmd.Flags().Int32Var(&o.Partition, "partition", 0, "source partition `P`")
 	cmd.Flags().Int64Var(&o.To, "to", 0, "the offset to go on at")
 	cmd.Flags().StringVar(&o.Reason, "reason", "", "why, for the ledger")
 	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only say what would be done")
+	byFlag(cmd)
 	return cmd
 }
 
@@ -157,7 +184,7 @@ func newOffsetsHold(g *globals) *cobra.Command {
 			})
 		},
 	}
-	w.flags(cmd, "", "why, for whoever wonders")
+	w.flags(cmd, "", "why, for the ledger and whoever wonders")
 	return cmd
 }
 
@@ -170,12 +197,12 @@ func newOffsetsRelease(g *globals) *cobra.Command {
 				return err
 			}
 			return atDesk(cmd, g, func(ctx context.Context, d *offsets.Desk) error {
-				done, err := d.Release(ctx, w.partitions)
+				done, err := d.Release(ctx, w.partitions, w.reason)
 				return g.told(cmd, done, err)
 			})
 		},
 	}
-	w.flags(cmd, "every partition that is held", "")
+	w.flags(cmd, "every partition that is held", "why, for the ledger")
 	return cmd
 }
 

@@ -15,7 +15,8 @@ import (
 )
 
 func newRun(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var autoHeal bool
+	cmd := &cobra.Command{
 		Use: "run", Short: "Run one worker of the consumer group",
 		Long: `Runs one worker until SIGTERM: it then finishes what is captured, leaves the group for good (unless leave_on_stop is false)
 and exits with 0. A second signal exits at once; so may anything else, at any time: the next owner goes on where it stopped.`,
@@ -33,6 +34,7 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			for _, n := range config.UnknownEnv(os.Environ()) {
 				log.Warn("this EXACTLY_ variable is no setting: misspelt?", zap.String("name", n))
 			}
+			c.AutoHeal = c.AutoHeal || autoHeal
 			boundHeap()
 			ctx := cmd.Context()
 			m := telemetry.NewMetrics(version, c.Worker.ID)
@@ -50,6 +52,8 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			return pipeline.Run(ctx, &c, version, m, log)
 		},
 	}
+	cmd.Flags().BoolVar(&autoHeal, "auto-heal", false, "heal by itself what a store has lost (the setting auto_heal; see exactly heal)")
+	return cmd
 }
 
 // boundHeap lets garbage pile up to twice what lives, within a limit: what a worker holds is bounded by batch.max_in_flight, and half as
@@ -57,6 +61,6 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 func boundHeap() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetGCPercent(200)
-		debug.SetMemoryLimit(192 << 20)
+		debug.SetMemoryLimit(160 << 20)
 	}
 }

@@ -59,14 +59,14 @@ type Rule struct {
 
 // Rules are the least a role needs.
 func Rules(c *config.Config, r Role) []Rule {
-	in, out, dlq := c.Topics.Input, c.Topics.Output, c.Topics.DLQ
+	in, out, dlq, heads := c.Topics.Input, c.Topics.Output, c.Topics.DLQ, c.Ledger.HeadsTopic
 	var rules []Rule
 	add := func(o Operation, t Type, name, why string) {
 		rules = append(rules, Rule{Role: r, Operation: o, Type: t, Name: name, Prefixed: t == TransactionalID, Why: why})
 	}
 	switch r {
 	case Setup:
-		for _, t := range []string{in, out, dlq} {
+		for _, t := range setupTopics(c) {
 			add(Create, Topic, t, "make it, where it does not exist")
 			add(Describe, Topic, t, "its id, and whether it exists")
 		}
@@ -75,18 +75,30 @@ func Rules(c *config.Config, r Role) []Rule {
 		add(Read, Group, c.Group, "be a member, commit offsets")
 		add(Write, Topic, out, "publish")
 		add(Write, Topic, dlq, "publish dead letters")
+		if heads != "" {
+			add(Write, Topic, heads, "publish the heads of the ledger's chains")
+		}
 		add(Read, Topic, out, "find the last event of each partition where the group offset is gone")
 		add(Read, Topic, dlq, "likewise, of dead letters")
 		add(Write, TransactionalID, c.TransactionalID(""), "publish in transactions; end those of a worker that died")
 	case Generate:
 		add(Write, Topic, in, "produce clicks")
 	case Audit:
-		for _, t := range []string{in, out, dlq} {
+		for _, t := range c.AllTopics() {
 			add(Read, Topic, t, "compare it")
 		}
 		add(Describe, Group, c.Group, "the group offsets")
 	}
 	return rules
+}
+
+// setupTopics are those that setup makes.
+func setupTopics(c *config.Config) []string {
+	all := c.AllTopics()
+	if c.Topics.Replay != "" && c.Topics.Replay != c.Topics.Input {
+		all = append(all, c.Topics.Replay)
+	}
+	return all
 }
 
 // Command is the call of Kafka's tool that adds a rule. What is needed to reach the brokers as an administrator is the reader's to add.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -32,7 +33,7 @@ func cluster(t *testing.T, c *config.Config, rules []Rule) {
 		}
 		acls = append(acls, a)
 	}
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, c.Topics.Input, c.Topics.Output, c.Topics.DLQ), kfake.EnableSASL(), kfake.EnableACLs(),
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, c.AllTopics()...), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser("PLAIN", "admin", "admin"), kfake.User("PLAIN", "u", "p", acls...))
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
@@ -94,6 +95,11 @@ func TestExplain(t *testing.T) {
 	require.ErrorIs(t, err, kerr.TransactionalIDAuthorizationFailed)
 	require.Equal(t, kerr.NotLeaderForPartition, Explain(ctx, &c, Worker, kerr.NotLeaderForPartition))
 	require.NoError(t, Explain(ctx, &c, Worker, nil))
+	undelivered := kafka.NewError(kafka.ErrInconsistent, "1 message(s) failed delivery", false)
+	require.ErrorContains(t, Explain(ctx, &c, Worker, undelivered), "we need Write on topic user_clicks_dlq (")
+	allowed := c
+	allowed.Topics.DLQ = c.Topics.Output
+	require.Equal(t, undelivered, Explain(ctx, &allowed, Worker, undelivered), "nothing is missing: it is something else")
 	c.Kafka.Brokers = "127.0.0.1:1" // nobody to ask
 	err = Explain(ctx, &c, Audit, kerr.GroupAuthorizationFailed)
 	require.ErrorContains(t, err, "we need Describe on group exactly (")
@@ -110,10 +116,10 @@ func TestCommand(t *testing.T) {
 // Other names in the settings are other names in the rules.
 func TestRulesFollowSettings(t *testing.T) {
 	c := config.Defaults()
-	c.Group, c.Topics = "g", config.Topics{Input: "in", Output: "out", DLQ: "dlq"}
+	c.Group, c.Topics, c.Ledger.HeadsTopic = "g", config.Topics{Input: "in", Output: "out", DLQ: "dlq"}, "heads"
 	for _, role := range Roles {
 		for _, r := range Rules(&c, role) {
-			require.Contains(t, []string{"in", "out", "dlq", "g", "g-"}, r.Name)
+			require.Contains(t, []string{"in", "out", "dlq", "heads", "g", "g-"}, r.Name)
 			require.False(t, strings.Contains(r.String(), "user_clicks"))
 		}
 	}

@@ -82,6 +82,7 @@ func Explain(ctx context.Context, c *config.Config, role Role, err error) error 
 		return err
 	}
 	var t Type
+	undelivered := security.Undelivered(err) // for want of a right, or for another reason
 	switch security.KafkaCode(err) {
 	case kerr.TopicAuthorizationFailed.Code, kerr.ClusterAuthorizationFailed.Code: // the latter: idempotent, and may write to no topic at all (KIP-679)
 		t = Topic
@@ -90,18 +91,23 @@ func Explain(ctx context.Context, c *config.Config, role Role, err error) error 
 	case kerr.TransactionalIDAuthorizationFailed.Code:
 		t = TransactionalID
 	default:
-		return err
+		if !undelivered {
+			return err
+		}
+		t = Topic
 	}
 	rules := slices.DeleteFunc(Rules(c, role), func(r Rule) bool { return r.Type != t })
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	cl, cerr := security.NewClient(&c.Kafka)
-	if cerr != nil {
-		return Denied(rules, err)
+	if cerr == nil {
+		defer cl.Close()
+		if missing, merr := Missing(ctx, kadm.NewClient(cl), rules); merr == nil && len(missing) > 0 {
+			return Denied(missing, err)
+		}
 	}
-	defer cl.Close()
-	if missing, merr := Missing(ctx, kadm.NewClient(cl), rules); merr == nil && len(missing) > 0 {
-		rules = missing
+	if undelivered {
+		return err
 	}
 	return Denied(rules, err)
 }

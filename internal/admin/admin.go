@@ -66,9 +66,8 @@ func (a *Admin) Cluster(ctx context.Context) (string, error) {
 }
 
 func (a *Admin) topics(ctx context.Context) (kadm.TopicDetails, error) {
-	t := a.cfg.Topics
 	// Asked for rights as well, the client does not answer from what it remembers: a topic may have been made, or made anew, just now.
-	ds, err := a.adm.ListTopics(kadm.WithAuthorizedOps(ctx), t.Input, t.Output, t.DLQ)
+	ds, err := a.adm.ListTopics(kadm.WithAuthorizedOps(ctx), a.cfg.AllTopics()...)
 	if err != nil {
 		return nil, fmt.Errorf("ask kafka for the topics: %w", err)
 	}

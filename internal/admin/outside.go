@@ -18,6 +18,9 @@ import (
 // OutsideID ends the transactional id of CommitOutside. No worker may have it as its id.
 const OutsideID = "offsets-restore"
 
+// HealID ends the transactional id of `exactly heal kafka`. No worker can have it as its id (config.Validate).
+const HealID = "heal:kafka"
+
 // GroupOffset is the group's committed offset of one input partition.
 type GroupOffset struct {
 	Has      bool

@@ -75,15 +75,21 @@ func (a *Admin) seen(found map[int32]int64, r *kgo.Record) {
 	if r.Attrs.IsControl() {
 		return
 	}
-	for _, h := range r.Headers {
-		if h.Key != SourceHeader {
-			continue
-		}
-		p, o, err := ParseSource(string(h.Value), a.cfg.Topics.Input)
-		if _, asked := found[p]; err == nil && asked {
-			found[p] = max(found[p], o+1)
+	p, o, err := ParseSource(Source(r), a.cfg.Topics.Input)
+	if _, asked := found[p]; err == nil && asked {
+		found[p] = max(found[p], o+1)
+	}
+}
+
+// Source is the value of an event's exactly-source header, empty if it has none. The last one counts: a dead letter has its record's own headers
+// before ours, and among those may be anything.
+func Source(r *kgo.Record) string {
+	for i := len(r.Headers) - 1; i >= 0; i-- {
+		if r.Headers[i].Key == SourceHeader {
+			return string(r.Headers[i].Value)
 		}
 	}
+	return ""
 }
 
 // ParseSource reads an exactly-source header's value, topic/partition/offset, of the topic given.

@@ -62,7 +62,7 @@ var means = map[audit.Class]string{
 	audit.Missing: "owed to a sink and not there", audit.Duplicate: "there more than once", audit.Different: "two stores disagree about it",
 	audit.Unexplained: "there without an input", audit.OutOfOrder: "in another order than the input", audit.Undecodable: "an event that is no enriched click",
 	audit.Undecided: "hidden by an open transaction: could not be decided", audit.GroupAhead: "Kafka ahead of Postgres", audit.GroupBehind: "Kafka's position went back",
-	audit.LedgerGap: "the ledger's entries do not add up", audit.LedgerChain: "the ledger's hashes do not", audit.Gap: "still owed or waiting at the end",
+	audit.LedgerGap: "the ledger's entries do not add up", audit.LedgerChain: "the ledger's hashes do not", audit.LedgerDigest: "the outbox is not what the ledger was made of", audit.Miscounted: "clicks counted otherwise than there are rows", audit.Gap: "still owed or waiting at the end",
 }
 
 // HTML is the report as one page that needs nothing else.

@@ -42,7 +42,7 @@ func Plan(rng *rand.Rand, s Size) []Fault {
 	var kills []Fault
 	left := s.Kills
 	for range s.Rounds {
-		for _, p := range failpoint.Names() {
+		for _, p := range failpoint.OfWorkers() {
 			kills = append(kills, Fault{Kind: KillAt, Point: p})
 			left--
 			if drains(p) {

@@ -114,7 +114,7 @@ func TestPlan(t *testing.T) {
 	require.Equal(t, 40, kills)
 	require.Equal(t, 12, calm)
 	require.Equal(t, 8, zombies)
-	for _, p := range failpoint.Names() {
+	for _, p := range failpoint.OfWorkers() {
 		require.Equal(t, 1, at[p], p)
 	}
 }

@@ -20,6 +20,7 @@ type Config struct {
 	Group       string        `koanf:"group"`         // consumer group, and prefix of every transactional.id
 	Start       string        `koanf:"start"`         // first start of a source: earliest, latest or an RFC 3339 time
 	LeaveOnStop bool          `koanf:"leave_on_stop"` // leave the group for good on SIGTERM; false if a restart under the same worker id is meant
+	AutoHeal    bool          `koanf:"auto_heal"`     // a worker heals by itself what a person would by `exactly heal`
 	StopTimeout time.Duration `koanf:"stop_timeout"`  // how long SIGTERM may take before the worker gives up finishing
 	Worker      Worker        `koanf:"worker"`
 	Topics      Topics        `koanf:"topics"`
@@ -27,7 +28,14 @@ type Config struct {
 	Postgres    Postgres      `koanf:"postgres"`
 	Registry    Registry      `koanf:"registry"`
 	Geo         Geo           `koanf:"geo"`
+	Ledger      Ledger        `koanf:"ledger"`
 	Batch       Batch         `koanf:"batch"`
+	Value       Value         `koanf:"value"`
+	Validation  Validation    `koanf:"validate"`
+	DeadLetters DeadLetters   `koanf:"dead_letters"`
+	Counts      Counts        `koanf:"counts"`
+	Retention   Retention     `koanf:"retention"`
+	Privacy     Privacy       `koanf:"privacy"`
 	HTTP        HTTP          `koanf:"http"`
 	Log         Log           `koanf:"log"`
 	Telemetry   Telemetry     `koanf:"telemetry"`
@@ -43,6 +51,7 @@ type Topics struct {
 	Input       string `koanf:"input"`
 	Output      string `koanf:"output"`
 	DLQ         string `koanf:"dlq"`
+	Replay      string `koanf:"replay"` // pointers to dead letters that are handed in again; empty: none, and no replays
 	Partitions  int    `koanf:"partitions"`
 	Replication int    `koanf:"replication"` // 0: three, or as many as there are brokers if fewer
 }
@@ -88,6 +97,12 @@ type Geo struct {
 	Database string `koanf:"database"` // path of a GeoLite2-Country file; empty: the one built in
 }
 
+// Ledger is where the heads of the ledger's chains are published, and with which signature.
+type Ledger struct {
+	HeadsTopic     string `koanf:"heads_topic"`      // empty: no heads, and a rewritten ledger is not told by Kafka
+	SigningKeyFile string `koanf:"signing_key_file"` // Ed25519 private key, PEM; empty: heads are not signed
+}
+
 // Batch bounds what one capture takes and what may wait between capture and publish.
 type Batch struct {
 	MaxRecords   int `koanf:"max_records"`   // records in one capture
@@ -117,14 +132,22 @@ func Defaults() Config {
 	host, _ := os.Hostname()
 	return Config{
 		Group: "exactly", Start: "earliest", LeaveOnStop: true, StopTimeout: 8 * time.Second,
-		Worker:   Worker{ID: strings.ToLower(host)},
-		Topics:   Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Partitions: 12},
-		Kafka:    Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
-		Postgres: Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second, Connections: 3},
-		Registry: Registry{URL: "http://127.0.0.1:8081"},
-		Batch:    Batch{MaxRecords: 8_000, MaxBytes: 8 << 20, MaxInFlight: 16 << 20, DrainRecords: 10_000},
-		HTTP:     HTTP{Addr: "127.0.0.1:8000"},
-		Log:      Log{Level: "info", Format: "console"},
+		Worker:     Worker{ID: strings.ToLower(host)},
+		Topics:     Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Replay: "user_clicks_replay", Partitions: 12},
+		Kafka:      Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
+		Postgres:   Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second, Connections: 3},
+		Registry:   Registry{URL: "http://127.0.0.1:8081"},
+		Ledger:     Ledger{HeadsTopic: "exactly_ledger_heads"},
+		Batch:      Batch{MaxRecords: 8_000, MaxBytes: 8 << 20, MaxInFlight: 16 << 20, DrainRecords: 10_000},
+		Value:      Value{Format: "avro"},
+		Validation: Validation{MaxValueBytes: 1 << 20, MaxURLBytes: 8192, MaxAhead: 24 * time.Hour},
+		HTTP:       HTTP{Addr: "127.0.0.1:8000"},
+
+		DeadLetters: DeadLetters{MaxShare: 0.5, Free: 1000, QuarantineAfter: 2},
+		Counts:      Counts{Window: time.Minute},
+		Retention:   Retention{Outbox: 30 * 24 * time.Hour},
+		Privacy:     Privacy{IP: "keep"},
+		Log:         Log{Level: "info", Format: "console"},
 	}
 }
 
@@ -142,6 +165,19 @@ func (c *Config) Validate() error {
 		if !name.MatchString(n.value) {
 			bad(n.setting, "%q must be 1 to 200 letters, digits, dots, underscores or hyphens", n.value)
 		}
+	}
+	if t := c.Ledger.HeadsTopic; t != "" && !name.MatchString(t) {
+		bad("ledger.heads_topic", "%q must be 1 to 200 letters, digits, dots, underscores or hyphens, or empty for none", t)
+	} else if oneOf(t, c.Topics.Input, c.Topics.Output, c.Topics.DLQ) {
+		bad("ledger.heads_topic", "%q is one of the other topics", t)
+	}
+	if t := c.Topics.Replay; t != "" && !name.MatchString(t) {
+		bad("topics.replay", "%q must be 1 to 200 letters, digits, dots, underscores or hyphens, or empty for none", t)
+	} else if t != "" && oneOf(t, c.Topics.Output, c.Topics.DLQ, c.Ledger.HeadsTopic) {
+		bad("topics.replay", "%q is one of the other topics", t)
+	}
+	if strings.HasPrefix(c.Worker.ID, "replay-") { // its transactional.id would be that of another worker's replays
+		bad("worker.id", "%q must not begin with replay-", c.Worker.ID)
 	}
 	if c.Worker.ID == "offsets-restore" {
 		bad("worker.id", "%q is the name people's commands go by", c.Worker.ID)
@@ -223,7 +259,22 @@ func (c *Config) Validate() error {
 				"a password goes into OpenTelemetry's own OTEL_EXPORTER_OTLP_HEADERS", redactURL(e))
 		}
 	}
+	c.Value.validate(bad)
+	c.Validation.validate(bad)
+	c.DeadLetters.validate(bad)
+	c.Counts.validate(bad)
+	c.Retention.validate(bad)
+	c.Privacy.validate(bad)
 	return errors.Join(c.validateSecurity(errs)...)
+}
+
+// AllTopics are the topics there have to be.
+func (c *Config) AllTopics() []string {
+	all := []string{c.Topics.Input, c.Topics.Output, c.Topics.DLQ}
+	if c.Ledger.HeadsTopic != "" {
+		all = append(all, c.Ledger.HeadsTopic)
+	}
+	return all
 }
 
 // StartTime is the first start as a time: zero for earliest and latest.

@@ -50,7 +50,8 @@ func TestWrongSettings(t *testing.T) {
 		"kafka.stable_timeout": "1ms", "kafka.fetch_max_bytes": "1", "postgres.dsn": "mysql://x", "postgres.lock_timeout": "1ms",
 		"postgres.idle_timeout": "1h", "registry.url": "ftp://x", "topics.partitions": "0", "topics.replication": "-1",
 		"batch.max_records": "0", "batch.max_bytes": "1", "batch.max_in_flight": "1", "batch.drain_records": "0", "http.addr": "8000",
-		"stop_timeout": "1ms", "log.level": "loud", "log.format": "xml",
+		"stop_timeout": "1ms", "retention.outbox": "23h", "privacy.ip": "drop", "retention.rows": "1s", "retention.dead_letters": "-1h", "log.level": "loud", "log.format": "xml",
+		"ledger.heads_topic": "a b", "dead_letters.max_share": "1.5", "dead_letters.free": "-1", "counts.window": "7m", "dead_letters.quarantine_after": "-1",
 	}
 	for setting, value := range wrong {
 		_, err := Load("", nil, map[string]string{setting: value})
@@ -58,7 +59,9 @@ func TestWrongSettings(t *testing.T) {
 		require.Contains(t, err.Error(), setting+" ("+EnvName(setting)+")", "%s = %q", setting, value)
 		require.Equal(t, 1, strings.Count(err.Error(), "EXACTLY_"), "one is wrong: %v", err)
 	}
-	_, err := Load("", nil, map[string]string{"group": "", "log.level": "loud"})
+	_, err := Load("", nil, map[string]string{"privacy.ip": "hash"})
+	require.ErrorContains(t, err, "privacy.ip_key_file (EXACTLY_PRIVACY_IP_KEY_FILE)")
+	_, err = Load("", nil, map[string]string{"group": "", "log.level": "loud"})
 	require.ErrorContains(t, err, "group (EXACTLY_GROUP)")
 	require.ErrorContains(t, err, "log.level (EXACTLY_LOG_LEVEL)")
 	for setting, value := range map[string]string{"kafka.session_timeout": "soon", "batch.max_records": "many", "leave_on_stop": "perhaps"} {

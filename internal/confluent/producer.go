@@ -59,6 +59,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if err := security.Secure(m, &c.Kafka); err != nil {
 		return nil, err
 	}
+	boundMalloc()
 	kp, err := kafka.NewProducer(&m)
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)

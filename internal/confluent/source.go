@@ -65,6 +65,7 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 	if err := security.Secure(m, &c.Kafka); err != nil {
 		return nil, err
 	}
+	boundMalloc()
 	kc, err := kafka.NewConsumer(&m)
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer: %w", err)
@@ -138,7 +139,7 @@ func ids(ps []kafka.TopicPartition) []int32 {
 
 // Poll implements engine.Source.
 func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.Record, error) {
-	ms := int(wait.Milliseconds())
+	ms, bytes := int(wait.Milliseconds()), 0
 	for range n {
 		switch e := s.c.Poll(ms).(type) {
 		case nil:
@@ -149,6 +150,9 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			}
 			s.keeper.Works()
 			buf = append(buf, record(e))
+			if bytes += len(e.Key) + len(e.Value); bytes >= engine.PollBytes {
+				return buf, nil
+			}
 		case kafka.Error:
 			if e.IsFatal() || e.Code() == kafka.ErrFencedInstanceID {
 				return buf, &engine.FatalError{Err: e}

@@ -36,9 +36,13 @@ func Generator(ctx context.Context, c *config.Config, say func(string)) (clicks.
 // Audit is an audit's settings.
 func Audit(c *config.Config) (audit.Options, error) {
 	transport, err := security.Registry(&c.Registry)
+	if err != nil {
+		return audit.Options{}, err
+	}
+	key, err := c.Privacy.IPKey()
 	return audit.Options{
 		KafkaOpts: security.KafkaOptions(&c.Kafka), RegistryTransport: transport,
 		Brokers: strings.Split(strings.ReplaceAll(c.Kafka.Brokers, " ", ""), ","), DSN: c.Postgres.DSN, RegistryURL: c.Registry.URL, Group: c.Group,
-		Input: c.Topics.Input, Output: c.Topics.Output, DLQ: c.Topics.DLQ,
+		Input: c.Topics.Input, Output: c.Topics.Output, DLQ: c.Topics.DLQ, Heads: c.Ledger.HeadsTopic, IP: c.Privacy.IP, IPKey: key, Format: c.Value.Format,
 	}, err
 }

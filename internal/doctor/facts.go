@@ -243,13 +243,14 @@ func (p *probe) ours() []*Topic {
 }
 
 func (p *probe) names() []string {
-	t := p.Settings.Topics
-	return []string{t.Input, t.Output, t.DLQ}
+	return p.Settings.AllTopics()
 }
 
-// outputs are those of ours that are published to.
+// outputs are those of ours that events and dead letters are published to.
 func (p *probe) outputs() []*Topic {
-	return slices.DeleteFunc(p.ours(), func(t *Topic) bool { return t.Name == p.Settings.Topics.Input })
+	return slices.DeleteFunc(p.ours(), func(t *Topic) bool {
+		return t.Name == p.Settings.Topics.Input || t.Name == p.Settings.Ledger.HeadsTopic
+	})
 }
 
 func brokerName(b Broker) string { return fmt.Sprintf("broker %d", b.ID) }

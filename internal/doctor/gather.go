@@ -74,14 +74,12 @@ func (g *gatherer) registry(ctx context.Context) error {
 		return err
 	}
 	defer reg.Close()
-	for _, s := range []struct{ subject, avsc string }{
-		{g.c.Topics.Input + "-value", schema.ClickAvsc}, {g.c.Topics.Output + "-value", schema.EnrichedClickAvsc},
-	} {
-		is, err := reg.Examine(ctx, s.subject, s.avsc)
+	for _, s := range provision.Subjects(g.c) {
+		is, err := provision.Examine(ctx, reg, s)
 		if err != nil {
 			return unwrapped(err)
 		}
-		g.f.Subjects[s.subject] = is
+		g.f.Subjects[s.Name] = is
 	}
 	return nil
 }

@@ -76,8 +76,7 @@ func values(r kadm.ResourceConfig) map[string]string {
 }
 
 func (g *gatherer) topics(ctx context.Context, adm *kadm.Client) error {
-	t := g.c.Topics
-	for _, name := range []string{t.Input, t.Output, t.DLQ} { // one by one: an error of one would be the error of all
+	for _, name := range g.c.AllTopics() { // one by one: an error of one would be the error of all
 		is, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx), name)
 		if err != nil && !forbidden(err) {
 			return fmt.Errorf("ask for topic %s: %w", name, err)

@@ -138,7 +138,9 @@ var needs = []struct{ table, columns, right string }{
 	{"goose_db_version", "", "SELECT"}, {"sources", "", "SELECT"}, {"sources", "start_from,started_at", "UPDATE"},
 	{"workers", "", "SELECT"}, {"workers", "", "INSERT"}, {"workers", "incarnation,host,pid,build,started_at", "UPDATE"},
 	{"partition_offsets", "", "SELECT"}, {"partition_offsets", "source_id,source_partition,next_offset,ledger_seq,ledger_head", "INSERT"},
-	{"partition_offsets", "next_offset,leader_epoch,epoch,published_at_least,ledger_seq,ledger_head,worker,claimants,updated_at", "UPDATE"},
+	{"partition_offsets", "next_offset,counted_from,counted_to,counted_window_s,leader_epoch,epoch,published_at_least,ledger_seq,ledger_head,worker,claimants,updated_at,begun_by," +
+		"begun_from,begun_to,careful_to,careful_step,attempts", "UPDATE"},
+	{"click_counts", "", "SELECT"}, {"click_counts", "", "INSERT"}, {"click_counts", "clicks", "UPDATE"},
 	{"offset_ledger", "", "SELECT"}, {"offset_ledger", "", "INSERT"},
 	{"enriched_clicks", "", "INSERT"}, {"dead_letters", "", "INSERT"}, {"outbox", "", "SELECT"}, {"outbox", "", "INSERT"},
 }
@@ -207,7 +209,8 @@ func (g *gatherer) privileges(ctx context.Context, conn *pgx.Conn) error {
 	var role string
 	err := conn.QueryRow(ctx, `SELECT coalesce(has_function_privilege(to_regprocedure('pg_control_system()'), 'EXECUTE'), true),
 		coalesce(has_function_privilege(to_regprocedure('exactly_make_days_ahead(int)'), 'EXECUTE'), true), has_schema_privilege(n.oid, 'USAGE'),
-		pg_has_role(c.relowner, 'USAGE'), c.relowner::regrole::text, coalesce((SELECT tgenabled::text FROM pg_trigger WHERE tgrelid = c.oid AND tgname = 'offset_ledger_append_only'), ''),
+		pg_has_role(c.relowner, 'USAGE'), c.relowner::regrole::text, (SELECT CASE WHEN count(*) < 2 THEN '' WHEN bool_and(tgenabled IN ('O', 'A')) THEN 'O' ELSE 'D' END
+			FROM pg_trigger WHERE tgrelid = c.oid AND tgname IN ('offset_ledger_append_only', 'offset_ledger_archived_only')),
 		EXISTS (SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE'),
 		ARRAY(SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND NOT rolsuper AND rolname <> current_user AND has_database_privilege(oid, current_database(), 'CONNECT')
 			AND EXISTS (SELECT FROM pg_roles w WHERE w.rolname = 'exactly_worker' AND pg_has_role(pg_roles.oid, w.oid, 'MEMBER')) ORDER BY 1),

@@ -48,9 +48,6 @@ func TestDevelopmentStackForReal(t *testing.T) {
 	require.Empty(t, r.Findings, "%+v", r.Findings)
 	require.Equal(t, "clean", r.Verdict)
 	want := []string{"geo-built-in", "fsync", "full-page-writes", "ledger-writable"} // the tests' Postgres does not sync
-	if !embedded() {
-		want = append(want, "registry-compatibility") // Apicurio checks nothing unless told to
-	}
 	brokers, err := b.adm.ListBrokers(b.ctx)
 	require.NoError(t, err)
 	if len(brokers) < 3 {

@@ -139,4 +139,16 @@ func (b *bundle) configure(topic string, settings map[string]string) {
 	res, err := b.adm.AlterTopicConfigs(b.ctx, all, topic)
 	require.NoError(b.t, err)
 	require.NoError(b.t, res[0].Err)
+	require.Eventually(b.t, func() bool { // the controller has it before the broker that is asked
+		got, err := b.adm.DescribeTopicConfigs(b.ctx, topic)
+		if err != nil || got[0].Err != nil {
+			return false
+		}
+		for _, c := range got[0].Configs {
+			if want, set := settings[c.Key]; set && c.MaybeValue() != want {
+				return false
+			}
+		}
+		return true
+	}, 20*time.Second, 20*time.Millisecond)
 }

@@ -204,7 +204,7 @@ var tableRules = []rule{
 		why: "It is what keeps even the ledger's owner from changing entries by mistake.",
 		check: func(p *probe) {
 			if t := p.Database.Trigger; t != "O" && t != "A" {
-				p.found("offset_ledger", "ALTER TABLE offset_ledger ENABLE TRIGGER offset_ledger_append_only; and exactly audit", "its trigger offset_ledger_append_only is %s", map[bool]string{true: "gone", false: "switched off"}[t == ""])
+				p.found("offset_ledger", "ALTER TABLE offset_ledger ENABLE TRIGGER USER; and exactly audit", "of its triggers offset_ledger_append_only and offset_ledger_archived_only one is %s", map[bool]string{true: "gone", false: "switched off"}[t == ""])
 			}
 		},
 	},

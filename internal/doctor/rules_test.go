@@ -57,10 +57,11 @@ func wellFacts(t *testing.T) *Facts {
 			},
 		}
 	}
-	for _, name := range []string{cfg.Topics.Input, cfg.Topics.Output, cfg.Topics.DLQ} {
+	for _, name := range cfg.AllTopics() {
 		f.Topics[name] = topic(name)
 		f.Database.Source.TopicIDs[name] = "id of " + name
 	}
+	f.Topics[heads].Settings["retention.ms"] = "-1"
 	for _, name := range []string{"__transaction_state", "__consumer_offsets"} {
 		f.Internal[name] = topic(name)
 	}
@@ -70,7 +71,7 @@ func wellFacts(t *testing.T) *Facts {
 	return f
 }
 
-const in, out, dlq = "user_clicks", "enriched_clicks", "user_clicks_dlq"
+const in, out, dlq, heads = "user_clicks", "enriched_clicks", "user_clicks_dlq", "exactly_ledger_heads"
 
 // broken are deployments each of which breaks one rule and no other: what is changed, and what the finding says.
 var broken = []struct {
@@ -146,6 +147,8 @@ var broken = []struct {
 	{"output-retention", Warning, "for 30 days, the input keeps clicks for ever", func(f *Facts) {
 		f.Topics[in].Settings["retention.ms"], f.Topics[out].Settings["retention.ms"], f.Topics[dlq].Settings["retention.ms"] = "-1", "-1", "2592000000"
 	}},
+	{"heads-retention", Error, "for 7 days", func(f *Facts) { f.Topics[heads].Settings["retention.ms"] = "604800000" }},
+	{"heads-retention", Error, "1000000 bytes", func(f *Facts) { f.Topics[heads].Settings["retention.bytes"] = "1000000" }},
 	{"output-timestamps", Error, "LogAppendTime", func(f *Facts) { f.Topics[out].Settings["message.timestamp.type"] = "LogAppendTime" }},
 	{"output-timestamps", Error, "more than 7 days old; the input takes them up to any time old", func(f *Facts) { f.Topics[out].Settings["message.timestamp.before.max.ms"] = "604800000" }},
 	{"output-timestamps", Error, "more than 8 days old; the input takes them up to 7 days old, and keeps them for 7 days", func(f *Facts) {

@@ -166,6 +166,23 @@ var topicRules = []rule{
 		},
 	},
 	{
+		name: "heads-retention", severity: Error, needs: []Part{Kafka, TopicSettings},
+		why: "The heads of the ledger's chains are Kafka's word against a ledger rewritten in Postgres: what expires vouches for nothing.",
+		check: func(p *probe) {
+			t := p.Topics[p.Settings.Ledger.HeadsTopic]
+			if t == nil {
+				return
+			}
+			alter := "kafka-configs.sh --alter --entity-type topics --entity-name " + t.Name + " --add-config "
+			if ms, ok := p.number(t.Name, t.Settings, "retention.ms"); ok && ms >= 0 {
+				p.found(t.Name, alter+"retention.ms=-1", "it keeps heads for %s", days(ms))
+			}
+			if n, ok := p.number(t.Name, t.Settings, "retention.bytes"); ok && n >= 0 {
+				p.found(t.Name, alter+"retention.bytes=-1", "it keeps %d bytes a partition", n)
+			}
+		},
+	},
+	{
 		name: "output-timestamps", severity: Error, needs: []Part{Kafka, TopicSettings},
 		why: "An event carries its click's timestamp. A topic that refuses what the input took makes every publish fail, for good; one that stamps records itself makes the two sinks differ.",
 		check: func(p *probe) {

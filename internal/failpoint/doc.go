@@ -9,6 +9,8 @@
 //	stop   SIGSTOP to this process
 //	hold   wait until the file EXACTLY_FAILPOINT_DIR/NAME.release exists
 //
+// A point that is about one record asks for its key: `NAME=ACTION:KEY[@N]`, and counts only those that have it.
+//
 // Before it acts, it makes the file EXACTLY_FAILPOINT_DIR/NAME.hit (slashes as hyphens), so that a test can tell that the
 // fault struck, and where.
 package failpoint
@@ -16,6 +18,7 @@ package failpoint
 // The points, in the order a record passes them.
 const (
 	ClaimBefore        = "claim/before"         // assigned, not yet claimed
+	HandleRecord       = "handle/record"        // a record is about to be handled; asks for the record's key
 	CaptureBefore      = "capture/before"       // batch ready, nothing sent to Postgres
 	CaptureCopied      = "capture/copied"       // rows and outbox copied, the transaction still open
 	CaptureCommitSent  = "capture/commit-sent"  // COMMIT on its way
@@ -29,10 +32,28 @@ const (
 	DrainOffsetsSent   = "drain/offsets-sent"
 	DrainCommitSent    = "drain/commit-sent"
 	DrainCommitted     = "drain/committed"
+
+	HealCopied    = "heal/copied"    // a part of what Postgres lacks written, the transaction still open
+	HealCommitted = "heal/committed" // and committed
+	HealRebuilt   = "heal/rebuilt"   // all of it there, the partitions still held
+	HealProduced  = "heal/produced"  // a part of what Kafka lacks produced, the transaction still open
+	HealPublished = "heal/published" // and committed
+	HealRecorded  = "heal/recorded"  // the ledger has it, the partitions still held
+
+	ReplayRequested = "replay/requested" // what is to be replayed stands in Postgres, no pointer is written
+	ReplayWritten   = "replay/written"   // a part of the pointers is
 )
 
 // Names lists the points.
 func Names() []string {
+	return append(OfWorkers(),
+		HealCopied, HealCommitted, HealRebuilt, HealProduced, HealPublished, HealRecorded,
+		ReplayRequested, ReplayWritten, HandleRecord,
+	)
+}
+
+// OfWorkers lists those that a worker comes to whatever it works on; the others are of people's commands, or ask for a certain record.
+func OfWorkers() []string {
 	return []string{
 		ClaimBefore, CaptureBefore, CaptureCopied, CaptureCommitSent, CaptureCommitted,
 		PublishProduced, PublishOffsetsSent, PublishCommitSent, PublishCommitted,

@@ -15,6 +15,7 @@ func TestBuilds(t *testing.T) {
 	if os.Getenv("FAILPOINT_CHILD") != "" {
 		for range 3 {
 			Hit(CaptureBefore)
+			HitKey(HandleRecord, []byte("7"))
 		}
 		return
 	}
@@ -30,6 +31,11 @@ func TestBuilds(t *testing.T) {
 		{"failpoints", "capture/before=kill@4", false, false},
 		{"failpoints", "capture/copied=kill", false, false},
 		{"failpoints", "", false, false},
+		{"failpoints", "handle/record=kill:77", false, false},
+		{"failpoints", "handle/record=kill:7@4", false, false},
+		{"failpoints", "handle/record=kill:7", true, false},
+		{"failpoints", "handle/record=kill", true, false},
+		{"failpoints", "capture/before=kill:7", true, false},
 		{"failpoints", "no/such=kill", true, false},
 		{"failpoints", "capture/before=kill@0", true, false},
 		{"failpoints", "capture/before", true, false},

@@ -17,8 +17,8 @@ import (
 const Enabled = true
 
 type armed struct {
-	action string
-	left   int
+	action, key string
+	left        int
 }
 
 var (
@@ -52,7 +52,11 @@ func parse(s string) map[string]*armed {
 		if !known {
 			panic("EXACTLY_FAILPOINT: unknown point " + name)
 		}
-		m[name] = &armed{action, n}
+		action, key, keyed := strings.Cut(action, ":")
+		if keyed != (name == HandleRecord) {
+			panic("EXACTLY_FAILPOINT: " + f + ": a record's key belongs to " + HandleRecord + ", and to it alone")
+		}
+		m[name] = &armed{action, key, n}
 	}
 	return m
 }
@@ -75,6 +79,16 @@ func take(name string) string {
 func Hit(name string) {
 	if a := take(name); a != "" {
 		act(name, a)
+	}
+}
+
+// HitKey acts if the point is armed for this key.
+func HitKey(name string, key []byte) {
+	mu.Lock()
+	a := points[name]
+	mu.Unlock()
+	if a != nil && a.key == string(key) {
+		Hit(name)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -47,11 +48,11 @@ func setup(t *testing.T) *bundle {
 	t.Cleanup(cancel)
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_")
 	name = fmt.Sprintf("offsets_%s_%d", name, nth.Add(1)) // -count
-	dsn, err := shared.stack.NewDatabase(ctx, name)
+	dsn, err := shared.Stack.NewDatabase(ctx, name)
 	require.NoError(t, err)
 	b := &bundle{t: t, ctx: ctx, dir: t.TempDir()}
 	b.env = []string{
-		"EXACTLY_KAFKA_BROKERS=" + shared.stack.Brokers(), "EXACTLY_REGISTRY_URL=" + shared.stack.RegistryURL(), "EXACTLY_POSTGRES_DSN=" + dsn,
+		"EXACTLY_KAFKA_BROKERS=" + shared.Stack.Brokers(), "EXACTLY_REGISTRY_URL=" + shared.Stack.RegistryURL(), "EXACTLY_POSTGRES_DSN=" + dsn,
 		"EXACTLY_GROUP=" + name, "EXACTLY_TOPICS_INPUT=" + name + ".in", "EXACTLY_TOPICS_OUTPUT=" + name + ".out", "EXACTLY_TOPICS_DLQ=" + name + ".dlq",
 		"EXACTLY_TOPICS_PARTITIONS=4", "EXACTLY_HTTP_ADDR=", "EXACTLY_KAFKA_SESSION_TIMEOUT=3s", "EXACTLY_KAFKA_HEARTBEAT_INTERVAL=300ms",
 		"EXACTLY_KAFKA_STABLE_TIMEOUT=300ms", "EXACTLY_BATCH_MAX_RECORDS=100", "EXACTLY_LOG_LEVEL=debug", "EXACTLY_FAILPOINT_DIR=" + b.dir,
@@ -68,7 +69,7 @@ func setup(t *testing.T) *bundle {
 
 // exactly runs the program to its end.
 func (b *bundle) exactly(args ...string) (string, int) {
-	cmd := exec.CommandContext(b.ctx, shared.bin, args...)
+	cmd := exec.CommandContext(b.ctx, shared.Bin, args...)
 	cmd.Env = append(os.Environ(), b.env...)
 	out, err := cmd.CombinedOutput()
 	require.NotNil(b.t, cmd.ProcessState, err)
@@ -92,7 +93,7 @@ type worker struct {
 
 func (b *bundle) start(id string, with ...string) *worker {
 	b.t.Helper()
-	w := &worker{b: b, cmd: exec.Command(shared.bin, "run"), done: make(chan struct{}), log: &bytes.Buffer{}}
+	w := &worker{b: b, cmd: exec.Command(shared.Bin, "run"), done: make(chan struct{}), log: &bytes.Buffer{}}
 	w.cmd.Env = append(append(append(os.Environ(), b.env...), "EXACTLY_WORKER_ID="+id), with...)
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
 	require.NoError(b.t, w.cmd.Start())
@@ -258,3 +259,5 @@ func (b *bundle) deeds(p int32, k ledger.Kind) []ledger.Entry {
 	}
 	return out
 }
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }

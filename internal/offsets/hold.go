@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/exactly-pipeline/exactly/ledger"
 )
 
 // Hold keeps workers off partitions until Release: a running owner loses them at its next capture, a new one waits. What was captured
-// before is still published by an owner that is at it. It is no ledger entry: no offset moves.
+// before is still published by an owner that is at it. No offset moves, but that a partition stood still, and by whom, is in the ledger.
 func (d *Desk) Hold(ctx context.Context, ids []int32, reason string) ([]Done, error) {
 	var done []Done
 	err := pgx.BeginFunc(ctx, d.db, func(tx pgx.Tx) error {
@@ -25,6 +27,9 @@ func (d *Desk) Hold(ctx context.Context, ids []int32, reason string) ([]Done, er
 			if err := d.seize(ctx, tx, r, "hold", reason); err != nil {
 				return err
 			}
+			if err := d.append(ctx, tx, r, ledger.Deed{Kind: ledger.Hold, Why: reason}); err != nil {
+				return err
+			}
 			done = append(done, Done{Partition: r.partition, Changed: true, Before: &r.next, After: &r.next,
 				Says: fmt.Sprintf("held at stored offset %d; it goes on after: exactly offsets release --partition %d", r.next, r.partition)})
 		}
@@ -33,11 +38,13 @@ func (d *Desk) Hold(ctx context.Context, ids []int32, reason string) ([]Done, er
 	if err != nil {
 		return nil, fmt.Errorf("hold: %w", err)
 	}
+	d.headsOf(ctx, done)
 	return done, nil
 }
 
-// Release ends holds, whoever placed them: also those of a command that was killed. All that are held if ids is nil.
-func (d *Desk) Release(ctx context.Context, ids []int32) ([]Done, error) {
+// Release ends holds, whoever placed them: also those of a command that was killed. All that are held if ids is nil. The
+// reason may be empty.
+func (d *Desk) Release(ctx context.Context, ids []int32, reason string) ([]Done, error) {
 	var done []Done
 	err := pgx.BeginFunc(ctx, d.db, func(tx pgx.Tx) error {
 		rows, err := d.rows(ctx, tx, ids, true)
@@ -53,6 +60,13 @@ func (d *Desk) Release(ctx context.Context, ids []int32) ([]Done, error) {
 				if _, err := tx.Exec(ctx, openSQL, d.source.ID, r.partition); err != nil {
 					return fmt.Errorf("partition %d: %w", r.partition, err)
 				}
+				why := fmt.Sprintf("held by %s since %s: %s", r.heldBy, r.heldSince.UTC().Format(time.RFC3339), r.heldWhy)
+				if reason != "" {
+					why = fmt.Sprintf("%s (%s)", reason, why)
+				}
+				if err := d.append(ctx, tx, r, ledger.Deed{Kind: ledger.Release, Why: why}); err != nil {
+					return err
+				}
 				out.Changed = true
 				out.Says = fmt.Sprintf("released; it was held by %s since %s: %s", r.heldBy, r.heldSince.UTC().Format(time.RFC3339), r.heldWhy)
 				if strings.HasPrefix(r.heldWhy, holding+"restore: ") {
@@ -67,5 +81,21 @@ func (d *Desk) Release(ctx context.Context, ids []int32) ([]Done, error) {
 	if err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
+	d.headsOf(ctx, done)
 	return done, nil
+}
+
+// headsOf publishes the heads of what was done.
+func (d *Desk) headsOf(ctx context.Context, done []Done) {
+	var ids []int32
+	for i := range done {
+		if done[i].Changed {
+			ids = append(ids, done[i].Partition)
+		}
+	}
+	if says := d.publishHeads(ctx, ids...); says != "" {
+		for i := range done {
+			done[i].Says += says
+		}
+	}
 }

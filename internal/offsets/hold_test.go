@@ -43,13 +43,20 @@ func TestHoldAndRelease(t *testing.T) {
 	out, code = b.exactly("offsets", "hold", "--partition", "2", "--reason", "me too")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "is held already")
-	out, code = b.exactly("offsets", "release", "--all")
+	out, code = b.exactly("offsets", "release", "--all", "--by", "bob")
 	require.Zero(t, code, out)
 	require.Contains(t, out, "partition 2: released")
 	require.NotContains(t, out, "partition 1")
 	out, code = b.exactly("offsets", "release", "--partition", "2")
 	require.Zero(t, code, out)
 	require.Contains(t, out, "was not held")
+	holds, releases := b.deeds(2, ledger.Hold), b.deeds(2, ledger.Release)
+	require.Len(t, holds, 1)
+	require.Len(t, releases, 1)
+	require.Equal(t, []int64{at, at, 0}, []int64{holds[0].From, releases[0].To, holds[0].Records})
+	require.Equal(t, "looking into it", holds[0].Why)
+	require.Contains(t, releases[0].Why, "held by "+b.desk.By)
+	require.Equal(t, "bob", releases[0].Who)
 	b.settled()
 	b.audit(true)
 }
@@ -92,7 +99,7 @@ func TestUsage(t *testing.T) {
 		{"restore", "--partition", "1"}, {"restore", "--reason", "x"}, {"restore", "--all", "--partition", "1", "--reason", "x"},
 		{"restore", "--partition", "-1", "--reason", "x"}, {"restore", "--partition", "one", "--reason", "x"},
 		{"accept-loss", "--partition", "1", "--reason", "x"}, {"accept-loss", "--to", "1", "--reason", "x"}, {"accept-loss", "--partition", "1", "--to", "5"},
-		{"hold", "--partition", "1"}, {"hold", "--reason", "x"}, {"release"}, {"show", "me"}, {"mend"},
+		{"reset", "--partition", "1", "--to", "5"}, {"hold", "--partition", "1"}, {"hold", "--reason", "x"}, {"release"}, {"show", "me"}, {"mend"},
 	} {
 		out, code := b.exactly(append([]string{"offsets"}, args...)...)
 		require.Equal(t, 2, code, "%v: %s", args, out)

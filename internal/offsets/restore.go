@@ -259,6 +259,9 @@ func (s *restoring) finish(ctx context.Context, r *row) error {
 	if r.keep {
 		out.Says += "; still held"
 	}
+	if out.Changed || r.resumed {
+		out.Says += s.d.publishHeads(ctx, r.partition)
+	}
 	s.done = append(s.done, out)
 	return nil
 }

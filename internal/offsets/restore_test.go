@@ -191,7 +191,7 @@ func TestRestoreReleasedMeanwhile(t *testing.T) {
 	b.work(500)
 	r := b.row(2)
 	require.NoError(t, pgx.BeginFunc(b.ctx, b.desk.db, func(tx pgx.Tx) error { return b.desk.seize(b.ctx, tx, r, "restore", "test") }))
-	_, err := b.desk.Release(b.ctx, []int32{2})
+	_, err := b.desk.Release(b.ctx, []int32{2}, "")
 	require.NoError(t, err)
 	err = b.desk.commit(b.ctx, []*row{r}, map[int32]admin.Outside{2: {Offset: 1, Metadata: txn.Metadata(r.epoch, r.seq)}})
 	var refused *RefusedError

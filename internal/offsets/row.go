@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/heads"
 	"github.com/exactly-pipeline/exactly/ledger"
 )
 
@@ -31,6 +33,7 @@ type row struct {
 	heldSince   time.Time
 	begin       int64 // where the partition was first started: below it nothing was ever owed
 	captured    bool
+	care        engine.Care // what the next owner takes care of, or the present one does
 
 	keep    bool // it was held by a person before our deed: it stays so
 	resumed bool // it was held by a command of our kind that was killed
@@ -50,8 +53,10 @@ func (d *Desk) rows(ctx context.Context, db interface {
 }, ids []int32, lock bool) ([]*row, error) {
 	sql := `SELECT source_partition, next_offset, leader_epoch, epoch, published_at_least, ledger_seq, ledger_head, worker, claimants,
 		state = 'held', coalesce(held_by, ''), coalesce(held_why, ''), coalesce(held_since, 'epoch'),
-		coalesce((SELECT l.to_offset FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.seq = 1 AND l.kind = 'start'), 0),
-		EXISTS (SELECT FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.kind IN ('capture', 'heal', 'archive') LIMIT 1)
+		coalesce((SELECT l.to_offset FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.seq = 1 AND l.kind = 'start'),
+			(SELECT max(begun_at) FROM ledger_archives a WHERE a.source_id = p.source_id AND a.source_partition = p.source_partition), 0),
+		EXISTS (SELECT FROM offset_ledger l WHERE l.source_id = p.source_id AND l.source_partition = p.source_partition AND l.kind IN ('capture', 'heal', 'archive') LIMIT 1),
+		careful_to, careful_step, attempts
 		FROM partition_offsets p WHERE source_id = $1 AND ($2::int[] IS NULL OR source_partition = ANY($2)) ORDER BY source_id, source_partition`
 	if lock {
 		sql += " FOR UPDATE OF p"
@@ -64,7 +69,8 @@ func (d *Desk) rows(ctx context.Context, db interface {
 		r := &row{}
 		var claimants []string
 		err := rs.Scan(&r.partition, &r.next, &r.leaderEpoch, &r.epoch, &r.floor, &r.seq, &r.head, &r.worker, &claimants,
-			&r.held, &r.heldBy, &r.heldWhy, &r.heldSince, &r.begin, &r.captured)
+			&r.held, &r.heldBy, &r.heldWhy, &r.heldSince, &r.begin, &r.captured,
+			&r.care.To, &r.care.Step, &r.care.Attempts)
 		for _, w := range append([]string{r.worker}, claimants...) {
 			if w != "" && !slices.Contains(r.workers, w) {
 				r.workers = append(r.workers, w)
@@ -157,4 +163,20 @@ func (d *Desk) append(ctx context.Context, tx pgx.Tx, r *row, deed ledger.Deed) 
 	}
 	r.seq, r.head = e.Seq, e.Hash()
 	return nil
+}
+
+// publishHeads publishes the heads of partitions whose deed is committed. That it could not is said and is no error: the next publish of the
+// partition carries a head that vouches for this one too.
+func (d *Desk) publishHeads(ctx context.Context, partitions ...int32) (says string) {
+	if len(partitions) == 0 || d.cfg.Ledger.HeadsTopic == "" {
+		return ""
+	}
+	hs, err := heads.Newest(ctx, d.db, d.source.Stream(), partitions)
+	if err == nil {
+		err = heads.Post(ctx, &d.cfg, hs)
+	}
+	if err != nil {
+		return fmt.Sprintf("; its ledger head is not in Kafka yet (%v)", err)
+	}
+	return ""
 }

@@ -137,6 +137,9 @@ func (p *Position) add(g admin.GroupOffset, r *row) {
 		p.HeldSince = &since
 		note("held by %s since %s: %s", r.heldBy, since.Format(time.RFC3339), r.heldWhy)
 	}
+	if r.care.On(r.next) {
+		note("handled with care up to %d: a worker was gone in the middle of its records (%d over the next one alone)", r.care.To, r.care.Attempts)
+	}
 	if p.StableEnd != nil {
 		lag := *p.StableEnd - r.next
 		p.Lag = &lag

@@ -5,7 +5,9 @@ package pgcopy
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
+	"time"
 )
 
 // Header opens a COPY stream, Trailer ends it.
@@ -19,6 +21,30 @@ const epoch2000 = 946_684_800_000_000
 
 // Tuple begins a tuple of n columns; exactly n values must follow.
 func Tuple(b []byte, n int) []byte { return binary.BigEndian.AppendUint16(b, uint16(n)) }
+
+// First is the first tuple of b, what comes behind it, and its third column as a bigint: the source offset of every row of ours. ok is false where b does
+// not begin with a whole tuple of that form.
+func First(b []byte) (tuple, rest []byte, offset int64, ok bool) {
+	if len(b) < 2 {
+		return nil, nil, 0, false
+	}
+	at := 2
+	for i := range int(binary.BigEndian.Uint16(b)) {
+		if len(b) < at+4 {
+			return nil, nil, 0, false
+		}
+		n := max(int(int32(binary.BigEndian.Uint32(b[at:]))), 0) // -1: NULL
+		at += 4
+		if len(b) < at+n {
+			return nil, nil, 0, false
+		}
+		if i == 2 && n == 8 {
+			offset, ok = int64(binary.BigEndian.Uint64(b[at:])), true
+		}
+		at += n
+	}
+	return b[:at], b[at:], offset, ok
+}
 
 // Int2 appends a smallint.
 func Int2(b []byte, v int16) []byte {
@@ -50,6 +76,23 @@ func Bytea(b, v []byte) []byte {
 
 // TimestamptzMs appends a timestamptz given as milliseconds since the Unix epoch.
 func TimestamptzMs(b []byte, ms int64) []byte { return Int8(b, ms*1000-epoch2000) }
+
+// Timestamptz appends a timestamptz, to the microsecond.
+func Timestamptz(b []byte, t time.Time) []byte { return Int8(b, t.UnixMicro()-epoch2000) }
+
+// Float8 appends a double precision.
+func Float8(b []byte, v float64) []byte { return Int8(b, int64(math.Float64bits(v))) }
+
+// Bool appends a boolean.
+func Bool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 0, 0, 0, 1, 1)
+	}
+	return append(b, 0, 0, 0, 1, 0)
+}
+
+// Null appends a NULL of any type.
+func Null(b []byte) []byte { return append(b, 0xff, 0xff, 0xff, 0xff) }
 
 // Inet appends an inet host address (no netmask).
 func Inet(b []byte, a netip.Addr) []byte {

@@ -6,76 +6,42 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
+	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/clicks"
 	"github.com/exactly-pipeline/exactly/engine"
-	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/provision"
-	"github.com/exactly-pipeline/exactly/internal/security"
+	"github.com/exactly-pipeline/exactly/internal/start"
 	"github.com/exactly-pipeline/exactly/internal/tracing"
-	"github.com/exactly-pipeline/exactly/migrations"
+	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/schema"
 	"github.com/exactly-pipeline/exactly/txn"
 )
 
-// errPerson marks what waiting does not mend.
-type errPerson struct{ error }
+// registryPatience is how long a record of a schema not known yet holds up the other partitions' records; its own partition waits on.
+const registryPatience = 100 * time.Millisecond
 
-func (e errPerson) Unwrap() error { return e.error }
+// blip is how long after a transient failure a record is tried once more before its partition waits.
+const blip = 10 * time.Millisecond
 
-// wait tries f until it works, with back-off. What is away is said once, and so is each refusal: somebody may mend it meanwhile.
-func wait(ctx context.Context, c *config.Config, log *zap.Logger, what string, f func(context.Context) error) error {
-	said := map[string]bool{}
-	for attempt := 0; ; attempt++ {
-		once, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := explain(once, c, refused(f(once)))
-		cancel()
-		var person errPerson
-		if err == nil || errors.As(err, &person) || ctx.Err() != nil {
-			if err == nil && len(said) > 0 {
-				log.Info(what + " is there")
-			}
-			return err
-		}
-		if refused, text := security.Refused(err), err.Error(); refused && !said[text] {
-			log.Error(what+" can't be used: trying on until somebody mends it", zap.Error(err))
-			said[text] = true
-		} else if len(said) == 0 {
-			log.Warn(what+" is away: waiting for it", zap.Error(err))
-			said["away"] = true
-		}
-		d := min(100*time.Millisecond<<min(attempt, 6), 5*time.Second)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(d/2 + rand.N(d/2)):
-		}
-	}
-}
-
-// refused marks what the database's user may not do: it is there, and waiting does not help.
-func refused(err error) error {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) && pe.Code == "42501" { // insufficient_privilege
-		return errPerson{fmt.Errorf("%w: a worker's database user must be a member of exactly_worker, and `exactly setup` must have been run", err)}
-	}
-	return err
+// struck is where a test may end the process over a certain record.
+func struck(ctx context.Context, r *engine.Record, out *engine.Out, next engine.Handler) error {
+	failpoint.HitKey(failpoint.HandleRecord, r.Key)
+	return next.Handle(ctx, r, out)
 }
 
 // Observer is told what the engine does, and where the input's partitions end.
 type Observer interface {
 	engine.Observer
 	LogEnds(ends map[int32]int64) // nil: nobody can say
+	Handled(took time.Duration, err error)
 }
 
 // Run is `exactly run`: one worker, until ctx is done. It returns nil after an orderly stop.
@@ -83,6 +49,14 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	geo, err := clicks.OpenGeo(c.Geo.Database)
 	if err != nil {
 		return fmt.Errorf("geo.database: %w", err)
+	}
+	ip, err := keepIP(c)
+	if err != nil {
+		return err
+	}
+	signer, err := ledger.LoadSigner(c.Ledger.SigningKeyFile)
+	if err != nil {
+		return fmt.Errorf("ledger.signing_key_file: %w", err)
 	}
 	adm, err := admin.New(c, log)
 	if err != nil {
@@ -98,20 +72,28 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	var src txn.Source
 	shape := engine.Shape{Input: c.Topics.Input, DLQ: c.Topics.DLQ}
 	var schemaID int
-	for _, step := range []struct {
+	heals := newHealer(c, Rebuilder(c, reg), build, log)
+	type step struct {
 		what string
 		do   func(context.Context) error
-	}{
-		{"postgres", func(ctx context.Context) error { return findSource(ctx, c, &src) }},
-		{"kafka", func(ctx context.Context) error { return meetKafka(ctx, c, adm, &src, &shape) }},
+	}
+	steps := []step{
+		{"postgres", func(ctx context.Context) error { return start.FindSource(ctx, c, &src) }},
+		{"kafka", func(ctx context.Context) error { return start.MeetKafka(ctx, c, adm, &src, &shape) }},
 		{"schema registry", func(ctx context.Context) (err error) {
 			schemaID, _, err = reg.Register(ctx, c.Topics.Output+"-value", schema.EnrichedClickAvsc)
 			return err
 		}},
-	} {
-		if err = wait(ctx, c, log, step.what, step.do); err != nil {
+	}
+	for i := 0; i < len(steps); i++ {
+		if err = start.Wait(ctx, c, log, steps[i].what, steps[i].do); err == nil {
+			continue
+		}
+		var healed bool
+		if healed, err = heals.atStart(ctx, err); !healed || err != nil {
 			break
 		}
+		i = -1 // from the beginning: the source's topics are others now
 	}
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // asked to stop while waiting
@@ -119,22 +101,43 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	if err != nil {
 		return err
 	}
-	handler := clicks.NewHandler(c.Topics.Output, schema.NewClickDecoder(reg), schema.NewEnrichedEncoder(schemaID), geo)
+	limits := schema.Limits(c.Validation)
+	newHandler := func() engine.Handler {
+		decoder := schema.NewClickDecoder(reg)
+		decoder.Patience(registryPatience)
+		decoder.Format(c.Value.Format)
+		h := clicks.NewHandler(c.Topics.Output, decoder, schema.NewEnrichedEncoder(schemaID), geo)
+		h.KeepIP(ip)
+		h.Limit(limits)
+		h.Count(counts(c))
+		return engine.Use(h, engine.Measured(obs.Handled), engine.Validated(clicks.Bounded(limits)), engine.Retried(2, blip), engine.Around(struck))
+	}
+	handler := newHandler()
 
 	var store *txn.Store
-	err = wait(ctx, c, log, "postgres", func(ctx context.Context) (err error) {
-		store, err = txn.OpenStore(context.WithoutCancel(ctx), txn.StoreConfig{
-			DSN: c.Postgres.DSN, CurrentDSN: c.Postgres.CurrentDSN, Group: c.Group, Worker: c.Worker.ID, Build: build, LockTimeout: c.Postgres.LockTimeout,
-			IdleTimeout: c.Postgres.IdleTimeout, Connections: c.Postgres.Connections, Tables: handler.Tables(), Log: log,
-		}, src)
+	err = start.Wait(ctx, c, log, "postgres", func(ctx context.Context) (err error) {
+		sc := start.StoreConfig(c, build, log)
+		sc.Tables, sc.Counts = handler.Tables(), counts(c)
+		store, err = txn.OpenStore(context.WithoutCancel(ctx), sc, src)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	go partitionsAhead(ctx, c, log)
-	go logEnds(ctx, adm, c.Topics.Input, obs)
+	go start.PartitionsAhead(ctx, c, log)
+	go prune(ctx, c, build, log)
+	go start.LogEnds(ctx, adm, c.Topics.Input, obs.LogEnds)
+	if c.AutoHeal {
+		obs = watched{obs, heals.kick}
+		go heals.run(ctx)
+	}
+	turns := &engine.Turns{}
+	second := replays{c.Replay(), newHandler, build, signer, obs, turns, log}
+	var beside sync.WaitGroup
+	replaying, stop := context.WithCancel(ctx)
+	beside.Go(func() { second.run(replaying) })
+	defer func() { stop(); beside.Wait() }()
 	traces, err := tracing.Start(ctx, tracing.Config{
 		Endpoint: c.Telemetry.OTLPEndpoint, Build: build, Worker: c.Worker.ID, Group: c.Group, Topic: c.Topics.Input,
 	}, log)
@@ -143,119 +146,18 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	}
 	defer traces.Close()
 
-	client := newClient(c, adm.MaxMessageBytes(ctx), log)
+	client := start.NewClient(c, adm.MaxMessageBytes(ctx), log)
 	log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
-	return engine.Run(ctx, engine.Config{
-		WorkerID: c.Worker.ID, SourceID: src.ID, Shape: shape, Handler: handler,
-		MaxRecords: c.Batch.MaxRecords, MaxBytes: c.Batch.MaxBytes, MaxInFlight: c.Batch.MaxInFlight, DrainRecords: c.Batch.DrainRecords,
-		BackoffMax: min(5*time.Second, c.Kafka.SessionTimeout/2), StopTimeout: c.StopTimeout, Leave: c.LeaveOnStop,
-		Source: client.source,
-		Store:  traces.Store(store), Group: explained{adm, c}, Observer: obs, Log: log,
-		Publisher: traces.Publisher(&txn.Publisher{Topic: c.Topics.Input, Timeout: c.Kafka.TransactionTimeout, Log: log, New: client.producer}),
-	})
+	ec := start.EngineConfig(c, adm, client, signer, log)
+	ec.SourceID, ec.Shape, ec.Handler, ec.Turns, ec.Observer = src.ID, shape, handler, turns, obs
+	ec.Store, ec.Publisher = traces.Store(store), traces.Publisher(ec.Publisher)
+	return engine.Run(ctx, ec)
 }
 
-func findSource(ctx context.Context, c *config.Config, src *txn.Source) error {
-	dsn, err := c.Postgres.CurrentDSN()
+func keepIP(c *config.Config) (*clicks.IP, error) {
+	key, err := c.Privacy.IPKey()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	err = migrations.Check(ctx, dsn)
-	var version *migrations.ErrVersion
-	if errors.As(err, &version) {
-		return errPerson{err}
-	}
-	if err != nil {
-		return err
-	}
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return fmt.Errorf("connect to postgres: %w", err)
-	}
-	defer conn.Close(ctx) //nolint:errcheck // read only
-	*src, err = txn.FindSource(ctx, conn, c.Topics.Input, c.Group)
-	if errors.Is(err, txn.ErrNoSource) {
-		return errPerson{err}
-	}
-	src.Start = c.Start
-	return err
-}
-
-func meetKafka(ctx context.Context, c *config.Config, adm *admin.Admin, src *txn.Source, shape *engine.Shape) error {
-	missing, err := acl.Missing(ctx, adm.Kadm(), acl.Rules(c, acl.Worker))
-	if err == nil && len(missing) > 0 { // now, not in the middle of a transaction
-		err = acl.Denied(missing, nil)
-	}
-	if err != nil {
-		return err
-	}
-	cluster, err := adm.Cluster(ctx)
-	if err != nil {
-		return err
-	}
-	ids, err := adm.TopicIDs(ctx)
-	if err != nil {
-		return err
-	}
-	if err := src.Matches(cluster, ids); err != nil {
-		return errPerson{err}
-	}
-	if shape.Partitions, err = adm.Partitions(ctx); err != nil {
-		return err
-	}
-	for _, t := range []string{c.Topics.Input, c.Topics.Output, c.Topics.DLQ} {
-		if shape.Partitions[t] == 0 {
-			return errPerson{fmt.Errorf("topic %s does not exist: run `exactly setup`", t)}
-		}
-	}
-	return nil
-}
-
-// partitionsAhead makes the coming days' time partitions, so that captures never land in the default one.
-func partitionsAhead(ctx context.Context, c *config.Config, log *zap.Logger) {
-	t := time.NewTicker(time.Hour)
-	defer t.Stop()
-	for {
-		dsn, err := c.Postgres.CurrentDSN()
-		if err == nil {
-			_, err = provision.TimePartitions(ctx, dsn)
-		}
-		if err != nil && ctx.Err() == nil {
-			log.Warn("could not make the coming days' time partitions", zap.Error(err))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
-}
-
-// endsEvery is how often the input's log ends are asked for, to tell the lag. The client knows those of what it fetches only: not of a
-// partition that is held or stopped, whose lag is the most telling.
-const endsEvery = 5 * time.Second
-
-func logEnds(ctx context.Context, adm *admin.Admin, topic string, obs Observer) {
-	t := time.NewTicker(endsEvery)
-	defer t.Stop()
-	for {
-		c, cancel := context.WithTimeout(ctx, endsEvery)
-		_, listed, err := adm.LogRange(c, topic)
-		cancel()
-		var ends map[int32]int64
-		if err == nil { // else the worker's own calls say what is wrong
-			ends = make(map[int32]int64, len(listed[topic]))
-			for p, o := range listed[topic] {
-				ends[p] = o.Offset
-			}
-		}
-		if ctx.Err() == nil {
-			obs.LogEnds(ends)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
+	return clicks.NewIP(c.Privacy.IP, key)
 }

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -23,34 +22,9 @@ import (
 )
 
 // shared is what all tests of this package use: the program and a stack. Each test has its own database, topics and group.
-var shared struct {
-	bin   string
-	stack *stack.Stack
-}
+var shared teststack.Package
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "exactly-provision-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // the system's temporary folder
-	if shared.bin, err = teststack.Build(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	shared.stack, err = teststack.Join(ctx, stack.Options{Dir: filepath.Join(dir, "stack")})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer shared.stack.Stop() //nolint:errcheck // its directory goes as well
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(shared.Run(m, teststack.Join)) }
 
 // bundle is one test's world.
 type bundle struct {
@@ -121,7 +95,7 @@ func (b *bundle) user(name, attributes string) string {
 
 // exactly runs the program to its end as a user of the database.
 func (b *bundle) exactly(dsn string, args ...string) (string, int) {
-	cmd := exec.CommandContext(b.ctx, shared.bin, args...)
+	cmd := exec.CommandContext(b.ctx, shared.Bin, args...)
 	cmd.Env = append(append(os.Environ(), b.env...), "EXACTLY_POSTGRES_DSN="+dsn)
 	out, err := cmd.CombinedOutput()
 	require.NotNil(b.t, cmd.ProcessState, err)

@@ -15,15 +15,14 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
-	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/migrations"
-	"github.com/exactly-pipeline/exactly/schema"
 	"github.com/exactly-pipeline/exactly/txn"
 )
 
 // Options say how far a setup may go.
 type Options struct {
 	AcceptRecreated string // why a recreated cluster or topic is accepted as it is now; empty: it is an error
+	NoSchemas       bool   // of clicks: the application has none, or its own
 	Log             *zap.Logger
 }
 
@@ -56,10 +55,12 @@ func setup(ctx context.Context, c *config.Config, o Options, conn *pgx.Conn) ([]
 	if err != nil {
 		return did, err
 	}
-	registered, err := schemas(ctx, c)
-	did = append(did, registered...)
-	if err != nil {
-		return did, err
+	if !o.NoSchemas {
+		registered, err := Schemas(ctx, c, false)
+		did = append(did, registered...)
+		if err != nil {
+			return did, err
+		}
 	}
 	line, err := source(ctx, c, a, conn, o.AcceptRecreated)
 	if line != "" {
@@ -126,23 +127,37 @@ func Topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 		rf = int16(min(3, len(brokers)))
 	}
 	// Those that are there are not created again to see that they are: it takes the right to create topics.
-	there, err := adm.ListTopics(ctx, c.Topics.Input, c.Topics.Output, c.Topics.DLQ)
+	all := c.AllTopics()
+	if c.Topics.Replay != "" { // not one of the source's: it is a source of its own, once there is a replay
+		all = append(all, c.Topics.Replay)
+	}
+	there, err := adm.ListTopics(ctx, all...)
 	if err != nil {
 		return nil, fmt.Errorf("ask kafka for the topics: %w", err)
 	}
 	day := 24 * time.Hour
 	var did []string
 	for _, t := range []struct {
-		name      string
-		retention time.Duration
-		maxBytes  int // 0: the broker's default
-	}{{c.Topics.Input, 7 * day, 0}, {c.Topics.Output, 7 * day, outputMaxBytes}, {c.Topics.DLQ, 30 * day, outputMaxBytes}} {
-		if there.Has(t.name) {
+		name       string
+		partitions int
+		retention  time.Duration // 0: for ever
+		maxBytes   int           // 0: the broker's default
+	}{
+		{c.Topics.Input, c.Topics.Partitions, 7 * day, 0}, {c.Topics.Output, c.Topics.Partitions, 7 * day, outputMaxBytes},
+		{c.Topics.DLQ, c.Topics.Partitions, 30 * day, outputMaxBytes}, {c.Ledger.HeadsTopic, 1, 0, 0},
+		{c.Topics.Replay, min(c.Topics.Partitions, 3), 7 * day, 0},
+	} {
+		if t.name == "" || there.Has(t.name) {
 			continue
 		}
-		ms, size := fmt.Sprint(t.retention.Milliseconds()), fmt.Sprint(t.maxBytes)
+		ms, size, kept := fmt.Sprint(t.retention.Milliseconds()), fmt.Sprint(t.maxBytes), fmt.Sprintf("kept %d days", t.retention/day)
 		del, create := "delete", "CreateTime"
 		configs := map[string]*string{"retention.ms": &ms, "cleanup.policy": &del, "message.timestamp.type": &create}
+		if t.retention == 0 { // said in both ways: a broker's defaults may be others. Never compacted: that would delete evidence.
+			all := "-1"
+			ms, kept = all, "kept for ever"
+			configs["retention.bytes"] = &all
+		}
 		if t.maxBytes > 0 {
 			configs["max.message.bytes"] = &size
 		}
@@ -150,7 +165,7 @@ func Topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 			two := "2"
 			configs["min.insync.replicas"] = &two
 		}
-		res, err := adm.CreateTopic(ctx, int32(c.Topics.Partitions), rf, configs, t.name)
+		res, err := adm.CreateTopic(ctx, int32(t.partitions), rf, configs, t.name)
 		if err == nil {
 			err = res.Err
 		}
@@ -160,39 +175,9 @@ func Topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, er
 		if err != nil {
 			return did, fmt.Errorf("create topic %s: %w", t.name, err)
 		}
-		did = append(did, fmt.Sprintf("created topic %s: %d partitions, replication %d, kept %d days", t.name, c.Topics.Partitions, rf, t.retention/day))
+		did = append(did, fmt.Sprintf("created topic %s: %d partitions, replication %d, %s", t.name, t.partitions, rf, kept))
 	}
-	return did, a.AwaitTopics(ctx, c.Topics.Input, c.Topics.Output, c.Topics.DLQ)
-}
-
-// Registry is a client of the schema registry, secured as the settings say.
-func Registry(c *config.Config) (*schema.Registry, error) {
-	transport, err := security.Registry(&c.Registry)
-	if err != nil {
-		return nil, err
-	}
-	return schema.NewRegistry(c.Registry.URL, transport)
-}
-
-func schemas(ctx context.Context, c *config.Config) ([]string, error) {
-	reg, err := Registry(c)
-	if err != nil {
-		return nil, err
-	}
-	defer reg.Close()
-	var did []string
-	for _, s := range []struct{ subject, avsc string }{
-		{c.Topics.Input + "-value", schema.ClickAvsc}, {c.Topics.Output + "-value", schema.EnrichedClickAvsc},
-	} {
-		id, created, err := reg.Register(ctx, s.subject, s.avsc)
-		if err != nil {
-			return did, fmt.Errorf("register schema %s: %w", s.subject, err)
-		}
-		if created {
-			did = append(did, fmt.Sprintf("registered schema %s, id %d", s.subject, id))
-		}
-	}
-	return did, nil
+	return did, a.AwaitTopics(ctx, all...)
 }
 
 func source(ctx context.Context, c *config.Config, a *admin.Admin, conn *pgx.Conn, accept string) (_ string, err error) {
@@ -203,7 +188,7 @@ func source(ctx context.Context, c *config.Config, a *admin.Admin, conn *pgx.Con
 	if now.TopicIDs, err = a.TopicIDs(ctx); err != nil {
 		return "", err
 	}
-	for _, t := range []string{c.Topics.Input, c.Topics.Output, c.Topics.DLQ} {
+	for _, t := range c.AllTopics() {
 		if now.TopicIDs[t] == "" { // a source without it would never notice that it was recreated
 			return "", fmt.Errorf("topic %s is gone again", t)
 		}
@@ -217,6 +202,9 @@ func source(ctx context.Context, c *config.Config, a *admin.Admin, conn *pgx.Con
 		return "", err
 	}
 	err = old.Matches(now.ClusterID, now.TopicIDs)
+	if h := c.Ledger.HeadsTopic; err == nil && h != "" && old.TopicIDs[h] == "" { // set up before there were heads, or with another topic for them
+		return fmt.Sprintf("source %d publishes its ledger heads to %s", old.ID, h), txn.AddOutput(ctx, conn, old.ID, h, now.TopicIDs[h])
+	}
 	var changed *txn.ErrSourceChanged
 	if err == nil || !errors.As(err, &changed) || accept == "" {
 		return "", err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,9 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/exactly-pipeline/exactly/internal/stack"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -28,7 +25,7 @@ const denied = "42501" // insufficient_privilege
 
 // What each role may do and what it may not, a statement a line. Each is run in a transaction that is rolled back.
 func TestRights(t *testing.T) {
-	b := fresh(t, shared.stack)
+	b := fresh(t, shared.Stack)
 	b.setUp()
 	b.exec(`REVOKE CREATE ON SCHEMA public FROM PUBLIC`)                  // as it is since PostgreSQL 15; doctor asks for it
 	b.exec(`CREATE TABLE outboxes (id int); CREATE TABLE elses (id int)`) // somebody else's, in the same schema
@@ -69,7 +66,7 @@ func TestRights(t *testing.T) {
 		// Stored offsets: moved by workers; held by people.
 		{`SELECT * FROM partition_offsets FOR UPDATE`, true, true, false},
 		{`UPDATE partition_offsets SET next_offset = 1, leader_epoch = 1, epoch = 1, published_at_least = 1, ledger_seq = 1, ledger_head = '', worker = 'w',
-			claimants = '{}', updated_at = now()`, true, true, false},
+			claimants = '{}', counted_from = 0, counted_to = 1, counted_window_s = 60, updated_at = now()`, true, true, false},
 		{`UPDATE partition_offsets SET state = 'open'`, true, false, false},
 		{`UPDATE partition_offsets SET state = 'held', held_by = 'p', held_why = 'y', held_since = now(), epoch = epoch + 1`, true, false, false},
 		{`UPDATE partition_offsets SET source_partition = 7`, true, false, false},
@@ -86,8 +83,24 @@ func TestRights(t *testing.T) {
 		{`SELECT count(*) FROM outbox`, true, true, true},
 		{`DELETE FROM outbox`, true, false, false},
 		{`INSERT INTO dead_letters ` + dead, true, true, false},
-		{`SELECT count(*) FROM dead_letters`, true, false, true},
+		{`SELECT count(*) FROM dead_letters`, true, true, true}, // a replay reads the letter
 		{`UPDATE dead_letters SET replayed_at = now()`, true, false, false},
+
+		// Counts: added to by workers; nobody but the owner takes one away.
+		{`INSERT INTO click_counts AS t VALUES ('2026-01-31', 'LI', 1, 0, 2) ON CONFLICT (window_start, country, source_id, source_partition) DO UPDATE SET clicks = t.clicks + excluded.clicks`, true, true, false},
+		{`UPDATE click_counts SET clicks = 0 WHERE source_id = 1`, true, true, false},
+		{`UPDATE click_counts SET country = 'LI'`, true, false, false},
+		{`DELETE FROM click_counts`, true, false, false},
+		{`SELECT count(*) FROM click_counts, click_counts_total`, true, true, true},
+
+		// Replays: asked for by people, captured by workers.
+		{`SELECT count(*) FROM replays, replay_captures, exactly_dead_letters`, true, true, true},
+		{`INSERT INTO replays (source_id, source_partition, source_offset, attempt, letter_source_id, letter_partition, letter_offset, replay, who, why)
+			VALUES (1, 0, 0, 1, 1, 0, 0, gen_random_uuid(), 'w', 'y')`, true, false, false},
+		{`DELETE FROM replays`, true, false, false},
+		{`INSERT INTO replay_captures (source_id, source_partition, source_offset, of_source_id, of_partition, of_offset, attempt) VALUES (2, 0, 0, 1, 0, 0, 1)`, true, true, false},
+		{`UPDATE replay_captures SET attempt = 2`, true, false, false},
+		{`DELETE FROM replay_captures`, true, false, false},
 
 		// Time partitions: by name for the auditor, not for workers, who reach them through the parent.
 		{`SELECT count(*) FROM enriched_clicks` + today, true, false, true},
@@ -102,6 +115,19 @@ func TestRights(t *testing.T) {
 		{`SELECT exactly_make_roles()`, true, false, false},
 		{`LOCK TABLE enriched_clicks IN SHARE MODE`, true, false, false},
 		{`LOCK TABLE offset_ledger IN ACCESS EXCLUSIVE MODE`, true, false, false},
+
+		// What an audit has proven: written by auditors alone.
+		{`INSERT INTO exactly_verified_through (source_id, source_partition, verified_from, verified_through, ledger_seq, ledger_hash) VALUES (1, 0, 0, 1, 1, '')`, true, false, true},
+		{`UPDATE exactly_verified_through SET verified_through = 2`, true, false, true},
+		{`DELETE FROM exactly_verified_through`, true, false, false},
+		{`SELECT count(*) FROM exactly_verified_through`, true, true, true},
+
+		// What was archived: noted by whoever does it, never changed.
+		{`SELECT count(*) FROM ledger_archives`, true, true, true},
+		{`INSERT INTO ledger_archives (source_id, source_partition, from_seq, to_seq, begun_at, to_offset, last_hash, file, file_hash, ledger_seq, who, why)
+			VALUES (1, 0, 1, 1, 0, 1, '', 'f', '', 2, 'w', 'y')`, true, false, false},
+		{`UPDATE ledger_archives SET to_seq = 7`, false, false, false},
+		{`DELETE FROM ledger_archives`, false, false, false},
 
 		// Sources and workers.
 		{`SELECT start_from FROM sources FOR UPDATE`, true, true, false},
@@ -163,7 +189,7 @@ func (b *bundle) as(t *testing.T, role string) *pgx.Conn {
 
 // Every table, view and partition that setup makes is known to exactly_grant: the auditor reads it, and somebody's rights on it are exactly_setup's.
 func TestEveryTableIsGranted(t *testing.T) {
-	b := fresh(t, shared.stack)
+	b := fresh(t, shared.Stack)
 	b.setUp()
 	b.exec(`CREATE VIEW outbox_lately AS SELECT 1 AS one`) // as a later migration might
 	b.setUp()
@@ -177,7 +203,7 @@ func TestEveryTableIsGranted(t *testing.T) {
 		var reads, writes, deletes bool
 		require.NoError(t, rows.Scan(&name, &reads, &writes, &deletes, &owner))
 		require.True(t, reads, "the auditor can't read %s", name)
-		require.False(t, writes, "the auditor can write %s", name)
+		require.Equal(t, name == "exactly_verified_through", writes, "what the auditor can write: %s", name)
 		require.False(t, deletes, "a worker can delete from %s", name)
 		require.Equal(t, "exactly_setup", owner, name)
 	}
@@ -187,7 +213,7 @@ func TestEveryTableIsGranted(t *testing.T) {
 
 // Rights that somebody gave beyond ours are taken back by the next setup, and repeating it changes nothing.
 func TestGrantMends(t *testing.T) {
-	b := fresh(t, shared.stack)
+	b := fresh(t, shared.Stack)
 	require.Contains(t, strings.Join(b.setUp(), "\n"), "set the roles' rights on")
 	require.Empty(t, b.setUp())
 	b.exec(`GRANT UPDATE, DELETE ON offset_ledger TO exactly_worker; GRANT UPDATE (state) ON partition_offsets TO exactly_worker; REVOKE SELECT ON outbox FROM exactly_auditor`)
@@ -200,7 +226,7 @@ func TestGrantMends(t *testing.T) {
 
 // The program as its roles: workers work, the auditor audits, whoever sets up mends offsets; and none does another's.
 func TestProgramAsRoles(t *testing.T) {
-	b := fresh(t, shared.stack)
+	b := fresh(t, shared.Stack)
 	b.setUp()
 	worker, auditor, deployer := b.user("w", "IN ROLE exactly_worker"), b.user("a", "IN ROLE exactly_auditor"), b.user("d", "IN ROLE exactly_setup")
 	out, code := b.exactly(b.cfg.Postgres.DSN, "generate", "--rate", "0", "--count", "3000", "--bad-share", "0.01")
@@ -209,7 +235,7 @@ func TestProgramAsRoles(t *testing.T) {
 	// Only today's partitions are there: the worker has to make the coming days'.
 	b.exec(fmt.Sprintf(`DROP TABLE enriched_clicks_%s`, time.Now().UTC().AddDate(0, 0, 3).Format("20060102")))
 	log := &bytes.Buffer{}
-	w := exec.Command(shared.bin, "run")
+	w := exec.Command(shared.Bin, "run")
 	w.Env = append(append(os.Environ(), b.env...), "EXACTLY_POSTGRES_DSN="+worker, "EXACTLY_WORKER_ID=w")
 	w.Stdout, w.Stderr = log, log
 	require.NoError(t, w.Start())
@@ -261,7 +287,7 @@ func TestProgramAsRoles(t *testing.T) {
 
 // Partitions a worker makes at night belong to the same role as all others, and the auditor reads them.
 func TestDaysAhead(t *testing.T) {
-	b := fresh(t, shared.stack)
+	b := fresh(t, shared.Stack)
 	b.setUp()
 	n, err := migrations.MakeDaysAhead(b.ctx, b.as(t, "worker"), PartitionsAhead+2)
 	require.NoError(t, err)
@@ -286,7 +312,7 @@ func TestDaysAhead(t *testing.T) {
 
 // A worker ends a frozen session that holds a row's lock if it is of the same user; of another user only with pg_signal_backend.
 func TestEndingFrozenSessions(t *testing.T) {
-	b := fresh(t, shared.stack)
+	b := fresh(t, shared.Stack)
 	b.setUp()
 	b.exec(`INSERT INTO partition_offsets (source_id, source_partition, next_offset) VALUES (1, 0, 0)`)
 	one, two := b.user("one", "IN ROLE exactly_worker"), b.user("two", "IN ROLE exactly_worker")
@@ -317,107 +343,4 @@ func TestEndingFrozenSessions(t *testing.T) {
 	defer b.exec(`REVOKE pg_signal_backend FROM exactly_worker`)
 	require.NoError(t, claim(two))
 	require.Error(t, second.Ping(b.ctx), "the session lives on")
-}
-
-// Setups at the same time, of one database and of several on one server that has no roles yet: none fails, nothing is made twice.
-func TestSetupsAtOnce(t *testing.T) {
-	s := newStack(t)
-	var g errgroup.Group
-	var worlds []*bundle
-	for range 3 {
-		worlds = append(worlds, fresh(t, s))
-	}
-	for _, b := range worlds {
-		for range 3 {
-			g.Go(func() error {
-				_, err := Setup(b.ctx, &b.cfg, Options{Log: zap.NewNop()})
-				return err
-			})
-		}
-	}
-	require.NoError(t, g.Wait())
-	for _, b := range worlds {
-		require.Empty(t, b.setUp(), "something was left to do")
-		var n int
-		require.NoError(t, b.super.QueryRow(b.ctx, `SELECT count(*) FROM sources`).Scan(&n))
-		require.Equal(t, 1, n)
-	}
-}
-
-// Whoever may not make roles is told what to have made; all else is done, and works. Once it is made, the next setup does the rest.
-func TestSetupWithoutTheRightToMakeRoles(t *testing.T) {
-	b := fresh(t, newStack(t))
-	owner := b.user("owner", "")
-	b.exec(`ALTER DATABASE ` + b.name + ` OWNER TO ` + b.name + `_owner; ALTER SCHEMA public OWNER TO ` + b.name + `_owner`)
-	want := []string{"CREATE ROLE exactly_setup NOLOGIN;", "CREATE ROLE exactly_worker NOLOGIN;", "CREATE ROLE exactly_auditor NOLOGIN;", "GRANT exactly_setup TO " + b.name + "_owner;"}
-	out, code := b.exactly(owner, "setup")
-	require.Zero(t, code, out)
-	require.Contains(t, out, "applied migration 00001_spine.sql")
-	require.Contains(t, out, Explain(want))
-	out, code = b.exactly(owner, "setup", "--json")
-	require.Zero(t, code, out)
-	require.Contains(t, out, `"GRANT exactly_setup TO `+b.name+`_owner;"`)
-	out, code = b.exactly(owner, "audit")
-	require.Zero(t, code, out)
-
-	b.exec(strings.Join(want, "\n"))
-	out, code = b.exactly(owner, "setup")
-	require.Zero(t, code, out)
-	require.NotContains(t, out, "left to an administrator")
-	require.Contains(t, out, "set the roles' rights on")
-	var given, left int
-	require.NoError(t, b.super.QueryRow(b.ctx, `SELECT count(*) FILTER (WHERE relowner::regrole::text = 'exactly_setup'), count(*) FILTER (WHERE relowner::regrole::text <> 'exactly_setup')
-		FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')`).Scan(&given, &left))
-	require.Positive(t, given)
-	require.Zero(t, left)
-	out, code = b.exactly(owner, "setup")
-	require.Zero(t, code, out)
-	require.Contains(t, out, "nothing to change")
-	out, code = b.exactly(b.user("w", "IN ROLE exactly_worker"), "setup") // repeated by somebody else, with nothing to do
-	require.Zero(t, code, out)
-	require.Contains(t, out, "nothing to change")
-}
-
-// A user that may make roles but is no superuser, as managed servers give one.
-func TestSetupWithCreateRole(t *testing.T) {
-	b := fresh(t, newStack(t))
-	owner := b.user("owner", "CREATEROLE")
-	b.exec(`ALTER DATABASE ` + b.name + ` OWNER TO ` + b.name + `_owner`)
-	out, code := b.exactly(owner, "setup")
-	require.Zero(t, code, out)
-	for _, r := range Roles {
-		require.Contains(t, out, "made role "+r)
-	}
-	require.NotContains(t, out, "left to an administrator")
-	out, code = b.exactly(owner, "setup")
-	require.Zero(t, code, out)
-	require.Contains(t, out, "nothing to change")
-	_, err := b.as(t, "worker").Exec(b.ctx, `SELECT exactly_make_days_ahead(9)`)
-	require.NoError(t, err)
-}
-
-// A schema that another user owns: what to ask of whom is said to the letter.
-func TestToDo(t *testing.T) {
-	all := Roles
-	for _, c := range []struct {
-		f    standing
-		want []string
-	}{
-		{standing{roles: all, owns: true, given: true, member: true, mayCreate: true}, nil},
-		{standing{roles: all, owns: false}, nil}, // a worker repeats setup
-		{standing{roles: all, user: `"a-b"`, schema: "s", owns: true}, []string{"GRANT USAGE, CREATE ON SCHEMA s TO exactly_setup;", `GRANT exactly_setup TO "a-b";`}},
-		{standing{roles: all, user: "u", schema: "s", owns: true, ownsSchema: true}, []string{"GRANT exactly_setup TO u;"}},
-		{standing{roles: all[:2], user: "u", owns: true, given: true}, []string{"CREATE ROLE exactly_auditor NOLOGIN;"}},
-	} {
-		require.Equal(t, c.want, c.f.toDo(), "%+v", c.f)
-	}
-}
-
-// newStack is a server that has no roles yet; Kafka is whichever starts soonest.
-func newStack(t *testing.T) *stack.Stack {
-	t.Helper()
-	s, err := stack.Start(t.Context(), stack.Options{Dir: filepath.Join(t.TempDir(), "stack"), NoSyncKafka: true, NoSyncPostgres: true})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Stop()) })
-	return s
 }

@@ -40,9 +40,11 @@ func TestTopicsMinInsync(t *testing.T) {
 		defer adm.Close()
 		_, err = Topics(t.Context(), &cfg, adm)
 		require.NoError(t, err)
-		require.Len(t, made, 3)
+		require.Len(t, made, 5)
 		for _, m := range made {
 			require.Equal(t, c.want, m["min.insync.replicas"])
+			require.Equal(t, "delete", m["cleanup.policy"])
 		}
+		require.Equal(t, []string{"-1", "-1"}, []string{made[3]["retention.ms"], made[3]["retention.bytes"]}, "heads are evidence")
 	}
 }

@@ -108,3 +108,10 @@ func KafkaCode(err error) int16 {
 	}
 	return 0
 }
+
+// Undelivered says that librdkafka ended a transaction for messages that a broker did not take, which does not tell why: that is in their
+// delivery reports alone.
+func Undelivered(err error) bool {
+	var rd kafka.Error
+	return errors.As(err, &rd) && rd.Code() == kafka.ErrInconsistent
+}

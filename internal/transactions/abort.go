@@ -93,6 +93,8 @@ func (d *Desk) planByID(ctx context.Context, t Target) (*Plan, error) {
 		p.say("this is no transaction of group %s: the program that uses this id is fenced, and has to bear that", d.cfg.Group)
 	} else if worker == admin.OutsideID {
 		p.say("this is a command of ours that moves group offsets (exactly offsets): should it run at this moment, it fails, and is to be run again")
+	} else if worker == admin.HealID {
+		p.say("this is exactly heal kafka: should it run at this moment, it fails, and is to be run again")
 	} else {
 		members, err := d.a.Members(ctx)
 		if err != nil {

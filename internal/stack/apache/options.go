@@ -162,6 +162,10 @@ func (o *Options) properties(broker int, data string) map[string]string {
 		"offsets.topic.num.partitions":         "6",
 		"transaction.state.log.num.partitions": "6",
 
+		// Eight and three by default, each of which wakes up several times a second for nothing.
+		"num.io.threads":      "2",
+		"num.network.threads": "1",
+
 		"group.min.session.timeout.ms":     "1000",
 		"group.initial.rebalance.delay.ms": "0",
 		// A transaction that has timed out is aborted within this (default 10 s), beside its own timeout.

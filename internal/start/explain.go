@@ -1,4 +1,4 @@
-package pipeline
+package start
 
 import (
 	"context"
@@ -11,29 +11,30 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/acl"
+	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/txn"
 )
 
-// explain says of a connection that is refused, or a right that is missing, what to look at. Any other error stays as it is.
-func explain(ctx context.Context, c *config.Config, err error) error {
+// Explain says of a connection that is refused, or a right that is missing, what to look at. Any other error stays as it is.
+func Explain(ctx context.Context, c *config.Config, err error) error {
 	return acl.Explain(ctx, c, acl.Worker, security.Explain(c, err))
 }
 
 // explained is the client, with its refusals explained.
-func (cl client) explained(c *config.Config, log *zap.Logger) client {
+func (cl Client) explained(c *config.Config, log *zap.Logger) Client {
 	rights := &rights{c: c, log: log}
-	return client{
-		source: func(l engine.Listener) (engine.Source, error) {
-			s, err := cl.source(l)
+	return Client{
+		Source: func(l engine.Listener) (engine.Source, error) {
+			s, err := cl.Source(l)
 			if err != nil {
-				return nil, explain(context.Background(), c, err)
+				return nil, Explain(context.Background(), c, err)
 			}
 			return &source{Source: s, c: c}, nil
 		},
-		producer: func() (txn.Producer, error) {
-			p, err := cl.producer()
+		Producer: func() (txn.Producer, error) {
+			p, err := cl.Producer()
 			if err != nil {
 				return nil, err
 			}
@@ -74,7 +75,7 @@ func (s *source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 
 func (s *source) explain(err error) error {
 	if text := err.Error(); text != s.asked || time.Since(s.at) > explainedFor {
-		s.asked, s.told, s.at = text, explain(context.Background(), s.c, err), time.Now()
+		s.asked, s.told, s.at = text, Explain(context.Background(), s.c, err), time.Now()
 	}
 	return s.told
 }
@@ -91,7 +92,7 @@ func (p producer) explain(ctx context.Context, err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	why := explain(ctx, p.c, e.Err)
+	why := Explain(ctx, p.c, e.Err)
 	if e.Class == txn.Abortable && !security.Refused(why) {
 		p.rights.suspect()
 	}
@@ -137,6 +138,9 @@ func (p producer) SendOffsets(ctx context.Context, topic string, offsets []txn.O
 
 func (p producer) Commit(ctx context.Context) error { return p.explain(ctx, p.Producer.Commit(ctx)) }
 
+// Group is the group as adm sees it, its refusals explained.
+func Group(adm *admin.Admin, c *config.Config) engine.Group { return explained{adm, c} }
+
 // explained is a Group whose refusals are explained.
 type explained struct {
 	engine.Group
@@ -145,32 +149,32 @@ type explained struct {
 
 func (e explained) Look(ctx context.Context, leaderEpochs map[int32]int32) (map[int32]engine.Look, error) {
 	l, err := e.Group.Look(ctx, leaderEpochs)
-	return l, explain(ctx, e.c, err)
+	return l, Explain(ctx, e.c, err)
 }
 
 func (e explained) FenceAbsent(ctx context.Context, workers []string) ([]string, error) {
 	f, err := e.Group.FenceAbsent(ctx, workers)
-	return f, explain(ctx, e.c, err)
+	return f, Explain(ctx, e.c, err)
 }
 
 func (e explained) ScanOutputs(ctx context.Context, partitions []int32) (map[int32]int64, error) {
 	o, err := e.Group.ScanOutputs(ctx, partitions)
-	return o, explain(ctx, e.c, err)
+	return o, Explain(ctx, e.c, err)
 }
 
 func (e explained) StartOffsets(ctx context.Context) (map[int32]int64, error) {
 	o, err := e.Group.StartOffsets(ctx)
-	return o, explain(ctx, e.c, err)
+	return o, Explain(ctx, e.c, err)
 }
 
 func (e explained) TopicIDs(ctx context.Context) (map[string]string, error) {
 	ids, err := e.Group.TopicIDs(ctx)
-	return ids, explain(ctx, e.c, err)
+	return ids, Explain(ctx, e.c, err)
 }
 
 func (e explained) Unowned(ctx context.Context) ([]int32, bool, error) {
 	ps, rests, err := e.Group.Unowned(ctx)
-	return ps, rests, explain(ctx, e.c, err)
+	return ps, rests, Explain(ctx, e.c, err)
 }
 
-func (e explained) Leave(ctx context.Context) error { return explain(ctx, e.c, e.Group.Leave(ctx)) }
+func (e explained) Leave(ctx context.Context) error { return Explain(ctx, e.c, e.Group.Leave(ctx)) }

@@ -1,0 +1,36 @@
+package start
+
+import (
+	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/confluent"
+	"github.com/exactly-pipeline/exactly/internal/franz"
+	"github.com/exactly-pipeline/exactly/txn"
+)
+
+// Client is the Kafka client of records and transactions, as kafka.client chooses it.
+type Client struct {
+	Source   func(engine.Listener) (engine.Source, error)
+	Producer func() (txn.Producer, error)
+}
+
+// NewClient chooses by the setting. maxMessage is the smallest max.message.bytes of the output topics, 0 if unknown; librdkafka leaves
+// the limit to the broker.
+func NewClient(c *config.Config, maxMessage int, log *zap.Logger) Client {
+	return chooseClient(c, maxMessage, log).explained(c, log)
+}
+
+func chooseClient(c *config.Config, maxMessage int, log *zap.Logger) Client {
+	if c.Kafka.Client == "franz" {
+		return Client{
+			Source:   func(l engine.Listener) (engine.Source, error) { return franz.NewSource(c, l, log) },
+			Producer: func() (txn.Producer, error) { return franz.NewProducer(c, maxMessage, log) },
+		}
+	}
+	return Client{
+		Source:   func(l engine.Listener) (engine.Source, error) { return confluent.NewSource(c, l, log) },
+		Producer: func() (txn.Producer, error) { return confluent.NewProducer(c, log) },
+	}
+}
