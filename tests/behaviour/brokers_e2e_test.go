@@ -24,7 +24,7 @@ import (
 // cluster is the three brokers, all of them there and in sync, as they are again after the test.
 func cluster(t *testing.T) *apache.Cluster {
 	t.Helper()
-	c := shared.stack.Cluster()
+	c := shared.Stack.Cluster()
 	if c == nil || c.Size() != 3 {
 		t.Fatal("these tests end brokers: they need TEST_STACK=kafka3")
 	}
@@ -57,7 +57,7 @@ type load struct {
 // load produces clicks at a steady rate until it is stopped.
 func (b *bundle) load() *load {
 	b.t.Helper()
-	l := &load{b: b, cmd: exec.Command(shared.bin, "generate", "--rate", "500", "--bad-share", "0.002", "--seed", "7", "--json"), done: make(chan struct{})}
+	l := &load{b: b, cmd: exec.Command(shared.Bin, "generate", "--rate", "500", "--bad-share", "0.002", "--seed", "7", "--json"), done: make(chan struct{})}
 	l.cmd.Env = append(os.Environ(), b.environ()...)
 	l.cmd.Stdout, l.cmd.Stderr = &l.out, &l.err
 	require.NoError(b.t, l.cmd.Start())
@@ -168,7 +168,7 @@ func (b *bundle) alive() {
 	for _, w := range b.workers {
 		select {
 		case <-w.done:
-			b.t.Fatalf("worker %s ended: %v\n%s", w.id, w.cmd.ProcessState, w.log.tail())
+			b.t.Fatalf("worker %s ended: %v\n%s", w.id, w.cmd.ProcessState, w.log.Tail())
 		default:
 		}
 	}

@@ -1,7 +1,6 @@
 package behaviour
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,6 +20,8 @@ import (
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/connect"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 )
 
@@ -63,12 +63,12 @@ func world(t *testing.T, with ...string) *bundle {
 	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	t.Cleanup(cancel)
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(t.Name()), "_") + fmt.Sprint("_", worlds.Add(1))
-	dsn, err := shared.stack.NewDatabase(ctx, name)
+	dsn, err := shared.Stack.NewDatabase(ctx, name)
 	require.NoError(t, err)
-	b := &bundle{t: t, ctx: ctx, dir: t.TempDir(), env: shared.stack.Env()}
+	b := &bundle{t: t, ctx: ctx, dir: t.TempDir(), env: shared.Stack.Env()}
 	for k, v := range map[string]string{
 		"EXACTLY_POSTGRES_DSN": dsn, "EXACTLY_GROUP": name, "EXACTLY_TOPICS_INPUT": name + ".in", "EXACTLY_TOPICS_OUTPUT": name + ".out",
-		"EXACTLY_TOPICS_DLQ": name + ".dlq", "EXACTLY_TOPICS_PARTITIONS": fmt.Sprint(partitions), "EXACTLY_HTTP_ADDR": "",
+		"EXACTLY_TOPICS_DLQ": name + ".dlq", "EXACTLY_TOPICS_REPLAY": name + ".replay", "EXACTLY_TOPICS_PARTITIONS": fmt.Sprint(partitions), "EXACTLY_HTTP_ADDR": "",
 		"EXACTLY_KAFKA_SESSION_TIMEOUT": session.String(), "EXACTLY_KAFKA_HEARTBEAT_INTERVAL": "300ms", "EXACTLY_KAFKA_STABLE_TIMEOUT": "500ms",
 		"EXACTLY_POSTGRES_LOCK_TIMEOUT": "1s", "EXACTLY_BATCH_MAX_RECORDS": "500", "EXACTLY_LOG_LEVEL": "debug",
 	} {
@@ -109,7 +109,7 @@ func (b *bundle) exactly(args ...string) string {
 }
 
 func (b *bundle) try(args ...string) (string, int) {
-	cmd := exec.CommandContext(b.ctx, shared.bin, args...)
+	cmd := exec.CommandContext(b.ctx, shared.Bin, args...)
 	cmd.Env = append(os.Environ(), b.environ()...)
 	out, _ := cmd.CombinedOutput()
 	return string(out), cmd.ProcessState.ExitCode()
@@ -139,15 +139,15 @@ type worker struct {
 	b    *bundle
 	id   string
 	cmd  *exec.Cmd
-	log  *syncBuffer
+	log  *teststack.Log
 	done chan struct{}
 }
 
 // start runs a worker; with are further NAME=VALUE settings.
 func (b *bundle) start(id string, with ...string) *worker {
 	b.t.Helper()
-	w := &worker{b: b, id: id, log: &syncBuffer{}, done: make(chan struct{})}
-	w.cmd = exec.Command(shared.bin, "run")
+	w := &worker{b: b, id: id, log: &teststack.Log{}, done: make(chan struct{})}
+	w.cmd = exec.Command(shared.Bin, "run")
 	w.cmd.Env = append(append(append(os.Environ(), b.environ()...), "EXACTLY_WORKER_ID="+id, "EXACTLY_FAILPOINT_DIR="+b.dir), with...)
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
 	require.NoError(b.t, w.cmd.Start())
@@ -174,7 +174,7 @@ func (w *worker) stop() {
 	case <-time.After(10 * time.Second):
 		w.b.t.Fatalf("worker %s did not end within 10s of SIGTERM", w.id)
 	}
-	require.Zero(w.b.t, w.cmd.ProcessState.ExitCode(), "worker %s: %s", w.id, w.log.tail())
+	require.Zero(w.b.t, w.cmd.ProcessState.ExitCode(), "worker %s: %s", w.id, w.log.Tail())
 }
 
 // ended says whether the process is gone.
@@ -193,10 +193,10 @@ func (w *worker) killed(point string) {
 	select {
 	case <-w.done:
 	case <-time.After(patience):
-		w.b.t.Fatalf("worker %s was not killed at %s\n%s", w.id, point, w.log.tail())
+		w.b.t.Fatalf("worker %s was not killed at %s\n%s", w.id, point, w.log.Tail())
 	}
 	st, _ := w.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	require.True(w.b.t, st.Signaled() && st.Signal() == syscall.SIGKILL, "worker %s ended otherwise: %v\n%s", w.id, w.cmd.ProcessState, w.log.tail())
+	require.True(w.b.t, st.Signaled() && st.Signal() == syscall.SIGKILL, "worker %s ended otherwise: %v\n%s", w.id, w.cmd.ProcessState, w.log.Tail())
 	require.True(w.b.t, w.b.hit(point), "the kill did not happen at %s", point)
 }
 
@@ -217,7 +217,7 @@ func (b *bundle) release(point string) {
 func (w *worker) says(pattern string) {
 	w.b.t.Helper()
 	re := regexp.MustCompile(pattern)
-	w.b.until(fmt.Sprintf("worker %s says %q", w.id, pattern), func() bool { return re.Match(w.log.bytes()) })
+	w.b.until(fmt.Sprintf("worker %s says %q", w.id, pattern), func() bool { return re.Match(w.log.Bytes()) })
 }
 
 // until waits for the thing itself, and fails when patience runs out. It asks less often the longer it has waited: most of what it asks costs the stores
@@ -244,7 +244,7 @@ func (b *bundle) logs() {
 		b.t.Logf("partition %d: group %+v, stored %d (epoch %d), end %d", p, offsets[p], next, epoch, end.Offset)
 	}
 	for _, w := range b.workers {
-		b.t.Logf("worker %s:\n%s", w.id, w.log.tail())
+		b.t.Logf("worker %s:\n%s", w.id, w.log.Tail())
 	}
 }
 
@@ -285,10 +285,10 @@ func (b *bundle) settle() *audit.Report {
 
 func (b *bundle) audit(settled bool) *audit.Report {
 	b.t.Helper()
-	r, err := audit.Run(b.ctx, audit.Options{
-		Brokers: strings.Split(b.cfg.Kafka.Brokers, ","), DSN: b.cfg.Postgres.DSN, RegistryURL: b.cfg.Registry.URL, Group: b.cfg.Group,
-		Input: b.cfg.Topics.Input, Output: b.cfg.Topics.Output, DLQ: b.cfg.Topics.DLQ, Settled: settled,
-	})
+	o, err := connect.Audit(&b.cfg)
+	require.NoError(b.t, err)
+	o.Settled = settled
+	r, err := audit.Run(b.ctx, o)
 	require.NoError(b.t, err)
 	if !r.Clean() {
 		b.t.Log("the output topic's log:\n" + b.forensics())
@@ -299,7 +299,7 @@ func (b *bundle) audit(settled bool) *audit.Report {
 
 // drop has the brokers forget the test's topics: the next ones pay for every partition there is.
 func (b *bundle) drop() {
-	if _, err := b.adm.Kadm().DeleteTopics(b.ctx, b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ); err != nil {
+	if _, err := b.adm.Kadm().DeleteTopics(b.ctx, b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ, b.cfg.Topics.Replay); err != nil {
 		b.t.Logf("topics stay: %v", err)
 	}
 }
@@ -328,32 +328,6 @@ func (b *bundle) end() {
 	}
 	for i, w := range b.workers {
 		name := fmt.Sprintf("%s-%d-%s.log", b.cfg.Group, i, w.id)
-		require.NoError(b.t, os.WriteFile(filepath.Join(dir, name), w.log.bytes(), 0o600))
+		require.NoError(b.t, os.WriteFile(filepath.Join(dir, name), w.log.Bytes(), 0o600))
 	}
-}
-
-// syncBuffer is a log that can be read while it is written.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) bytes() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return bytes.Clone(s.b.Bytes())
-}
-
-func (s *syncBuffer) tail() string {
-	b := s.bytes()
-	if len(b) > 12_000 {
-		b = b[len(b)-12_000:]
-	}
-	return string(b)
 }

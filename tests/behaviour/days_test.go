@@ -73,7 +73,7 @@ func TestWrongSettings(t *testing.T) {
 		w := b.start("a", c.env)
 		<-w.done
 		require.Equal(t, 2, w.cmd.ProcessState.ExitCode(), c.env)
-		require.Contains(t, w.log.tail(), c.says)
+		require.Contains(t, w.log.Tail(), c.says)
 	}
 }
 
@@ -94,18 +94,18 @@ func TestStoresAwayAtStart(t *testing.T) {
 // run refuses a database that setup has not seen, and one whose migrations are ahead, with the command to run.
 func TestDatabaseBehindAndAhead(t *testing.T) {
 	b := setup(t)
-	dsn, err := shared.stack.NewDatabase(b.ctx, "behind")
+	dsn, err := shared.Stack.NewDatabase(b.ctx, "behind")
 	require.NoError(t, err)
 	w := b.start("a", "EXACTLY_POSTGRES_DSN="+dsn)
 	<-w.done
 	require.Equal(t, 1, w.cmd.ProcessState.ExitCode())
-	require.Contains(t, w.log.tail(), "run `exactly migrate`")
+	require.Contains(t, w.log.Tail(), "run `exactly migrate`")
 	_, err = b.db.Exec(b.ctx, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
 	require.NoError(t, err)
 	w = b.start("a")
 	<-w.done
 	require.Equal(t, 1, w.cmd.ProcessState.ExitCode())
-	require.Contains(t, w.log.tail(), "newer than this program's")
+	require.Contains(t, w.log.Tail(), "newer than this program's")
 }
 
 // The largest record that the input takes, and a much larger one that came in compressed, are no clicks: as dead letters, with headers and

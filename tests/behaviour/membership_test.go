@@ -92,8 +92,8 @@ func TestTakeoverLeavesLiveWorkersAlone(t *testing.T) {
 	b.generate(clicks / 2)
 	b.settle()
 	for _, w := range []*worker{x, y, z} {
-		require.NotContains(t, w.log.tail(), "producer lost", "worker %s was fenced", w.id)
-		require.NotContains(t, w.log.tail(), "took over", "worker %s fenced somebody", w.id)
+		require.NotContains(t, w.log.Tail(), "producer lost", "worker %s was fenced", w.id)
+		require.NotContains(t, w.log.Tail(), "took over", "worker %s fenced somebody", w.id)
 	}
 }
 
@@ -160,7 +160,7 @@ func TestSameWorkerID(t *testing.T) {
 	b.settle()
 	select {
 	case <-second.done:
-		t.Fatalf("the second worker ended as well:\n%s", second.log.tail())
+		t.Fatalf("the second worker ended as well:\n%s", second.log.Tail())
 	default:
 	}
 }

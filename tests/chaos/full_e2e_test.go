@@ -113,7 +113,7 @@ func TestChaos(t *testing.T) {
 	for _, p := range rep.Points {
 		at[p.Name] = p.Struck
 	}
-	for _, p := range failpoint.Names() {
+	for _, p := range failpoint.OfWorkers() {
 		require.GreaterOrEqual(t, at[p], b.size.Rounds, "kills at %s", p)
 	}
 	if took := time.Duration(rep.TookMs) * time.Millisecond; took > b.within {

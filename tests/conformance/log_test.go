@@ -169,11 +169,11 @@ func setupRepeats(w *world) {
 	w.cfg.Topics.Partitions = 3
 	made, err := provision.Topics(w.soon(), &w.cfg, w.adm)
 	require.NoError(w.t, err)
-	w.is("made", 3, len(made))
+	w.is("made", 5, len(made))
 	made, err = provision.Topics(w.soon(), &w.cfg, w.adm)
 	require.NoError(w.t, err)
 	w.is("made again", 0, len(made))
-	w.is("partitions", fmt.Sprint(map[string]int{t.Input: 3, t.Output: 3, t.DLQ: 3}), fmt.Sprint(ask(w, w.adm.Partitions)))
+	w.is("partitions", fmt.Sprint(map[string]int{t.Input: 3, t.Output: 3, t.DLQ: 3, w.cfg.Ledger.HeadsTopic: 1}), fmt.Sprint(ask(w, w.adm.Partitions)))
 	w.is("the input's settings", "retention.ms=604800000 cleanup.policy=delete message.timestamp.type=CreateTime", w.settings(t.Input))
 	w.is("the output's", "retention.ms=604800000 cleanup.policy=delete message.timestamp.type=CreateTime max.message.bytes=17825792", w.settings(t.Output))
 	w.is("the dead letters'", "retention.ms=2592000000 cleanup.policy=delete message.timestamp.type=CreateTime max.message.bytes=17825792", w.settings(t.DLQ))

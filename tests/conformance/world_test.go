@@ -55,6 +55,7 @@ func newWorld(t *testing.T, r *rule, client string) *world {
 	cfg, err := config.Load("", nil, map[string]string{
 		"kafka.brokers": shared.brokers, "registry.url": shared.registry, "group": name, "worker.id": "observer",
 		"topics.input": name + ".in", "topics.output": name + ".out", "topics.dlq": name + ".dlq",
+		"topics.replay": name + ".replay", "ledger.heads_topic": name + ".heads",
 		"kafka.session_timeout": session.String(), "kafka.heartbeat_interval": "300ms", "kafka.stable_timeout": "50ms",
 	})
 	require.NoError(t, err)

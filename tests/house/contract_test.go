@@ -21,9 +21,12 @@ import (
 var commands = map[string][]string{
 	"demo": {"--json"}, "dev": {"--data", "--env-file"}, "setup": {"--print-acls", "--principal"}, "migrate": nil, "generate": {"--rate", "--count", "--seed"}, "run": nil,
 	"audit": {"--settled", "--json"}, "offsets": nil, "offsets show": {"--json"}, "offsets restore": {"--partition", "--reason"},
-	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
+	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets reset": {"--partition", "--to", "--reason", "--by"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
+	"ledger": nil, "ledger show": {"--partition", "--json"}, "ledger verify": {"--public-key", "--json"}, "ledger keygen": {"--out"},
+	"schema": nil, "schema register": {"--keep-level", "--json"}, "schema check": {"--json"}, "schema show": {"--json"},
 	"config print": {"--json"}, "health": {"--ready"}, "chaos": {"--i-understand", "--kills", "--seed", "--out", "--json"},
 	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
+	"prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},
 }
 
 // tables and their columns.
@@ -36,12 +39,15 @@ var tables = map[string]string{
 		"committed_at",
 	"outbox":       `source_id source_partition source_offset seq topic partition "timestamp" key value headers created_at`,
 	"dead_letters": "source_id source_partition source_offset error_class error_stage error_message key value headers created_at replayed_at",
+	"click_counts": "window_start country source_id source_partition clicks",
+	"pruned":       "table_name time_partition source_id source_partition from_offset to_offset records published ledger_seq dropped_at who why",
+	"erasures":     "source_id source_partition ledger_seq erasure offsets rows messages dead_letters who why erased_at",
 }
 
 var settings = []string{
 	"EXACTLY_KAFKA_TLS_ENABLED", "EXACTLY_KAFKA_TLS_CA", "EXACTLY_KAFKA_TLS_CERT", "EXACTLY_KAFKA_TLS_KEY", "EXACTLY_KAFKA_SASL_MECHANISM", "EXACTLY_KAFKA_SASL_USERNAME",
 	"EXACTLY_KAFKA_SASL_PASSWORD", "EXACTLY_KAFKA_SASL_PASSWORD_FILE", "EXACTLY_POSTGRES_DSN_FILE", "EXACTLY_POSTGRES_PASSWORD_FILE", "EXACTLY_REGISTRY_PASSWORD_FILE", "EXACTLY_REGISTRY_TOKEN_FILE",
-	"EXACTLY_KAFKA_BROKERS", "EXACTLY_POSTGRES_DSN", "EXACTLY_REGISTRY_URL", "EXACTLY_GEO_DATABASE", "EXACTLY_GROUP", "EXACTLY_WORKER_ID", "EXACTLY_HTTP_ADDR",
+	"EXACTLY_COUNTS_ENABLED", "EXACTLY_COUNTS_WINDOW", "EXACTLY_KAFKA_BROKERS", "EXACTLY_POSTGRES_DSN", "EXACTLY_REGISTRY_URL", "EXACTLY_GEO_DATABASE", "EXACTLY_GROUP", "EXACTLY_WORKER_ID", "EXACTLY_HTTP_ADDR",
 }
 
 func TestCommands(t *testing.T) {

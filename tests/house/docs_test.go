@@ -12,6 +12,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/doctor"
+	"github.com/exactly-pipeline/exactly/schema"
 )
 
 func read(t *testing.T, path string) string {
@@ -21,7 +22,7 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-var documents = []string{"README.md", "CHANGELOG.md", "doc/protocol.md", "doc/operations.md", "doc/failures.md", "doc/chaos.md"}
+var documents = []string{"README.md", "CHANGELOG.md", "doc/protocol.md", "doc/operations.md", "doc/failures.md", "doc/chaos.md", "doc/security.md", "doc/applications.md"}
 
 // What a document names exists: `file.go: Symbol`, `folder: TestName`, links, settings.
 func TestDocumentsNameWhatExists(t *testing.T) {
@@ -99,7 +100,7 @@ func TestMetricsAreExplained(t *testing.T) {
 		slices.Sort(names)
 		return slices.Compact(names)
 	}
-	metrics := find(read(t, "internal/telemetry/metrics.go")+read(t, "internal/telemetry/positions.go"), `"(exactly_[a-z_]+)"`)
+	metrics := find(read(t, "internal/telemetry/metrics.go")+read(t, "internal/telemetry/positions.go")+read(t, "internal/telemetry/audit.go"), `"(exactly_[a-z_]+)"`)
 	require.NotEmpty(t, metrics)
 	_, section, found := strings.Cut(read(t, "doc/operations.md"), "\n## Metrics and health\n")
 	require.True(t, found)
@@ -118,6 +119,21 @@ func TestDoctorsRulesAreExplained(t *testing.T) {
 	rules := map[string]string{}
 	for _, r := range doctor.Rules() {
 		rules[r.Name] = string(r.Severity)
+	}
+	require.Equal(t, rules, said)
+}
+
+// doc/operations.md has the rules that clicks are held to, in their order.
+func TestValidationRulesAreExplained(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "doc/operations.md"), "\n## Validation\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	var said, rules [][2]string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\| (.*) \\|$").FindAllStringSubmatch(section, -1) {
+		said = append(said, [2]string{m[1], m[2]})
+	}
+	for _, r := range schema.Rules() {
+		rules = append(rules, [2]string{r.Name, r.Says})
 	}
 	require.Equal(t, rules, said)
 }

@@ -78,6 +78,7 @@ func TestLibrariesHaveAnOwner(t *testing.T) {
 	}{
 		{"github.com/hamba/avro/v2", []string{"schema"}},
 		{"github.com/confluentinc/confluent-kafka-go/v2", []string{"clicks", "internal/confluent", "internal/security"}}, // clicks: its generator's producer
+		{"github.com/santhosh-tekuri/jsonschema", []string{"schema"}},
 		{"github.com/pressly/goose/v3", []string{"migrations"}},
 		{"github.com/spf13/cobra", []string{"cmd/exactly"}},
 		{"github.com/knadh/koanf", []string{"internal/config"}},
@@ -119,6 +120,22 @@ func TestRoomsKeepToThemselves(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Examples show what an application outside of this module can do: they import nothing internal, and nothing of the clicks.
+func TestExamplesUseWhatOthersCan(t *testing.T) {
+	found := 0
+	for name, r := range rooms(t) {
+		if !strings.HasPrefix(name, "examples/") {
+			continue
+		}
+		found++
+		for _, i := range r.Imports {
+			require.False(t, below(i, module+"/internal"), "%s imports %s", name, i)
+		}
+		require.NotContains(t, r.Deps, module+"/clicks", name)
+	}
+	require.Positive(t, found)
 }
 
 func TestNoRoomForOddsAndEnds(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
 
+	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 )
@@ -154,6 +155,16 @@ func TestQueriesAskForWhatExists(t *testing.T) {
 	checkQueries(t, get(t, "http://"+addr+"/metrics"), "none")
 }
 
+// auditMetrics is what an audit that goes on shows after its first round.
+func auditMetrics(t *testing.T) string {
+	t.Helper()
+	m := telemetry.NewAuditMetrics("v1")
+	m.Round(&audit.Report{Found: map[audit.Class]int64{audit.Missing: 1}, Partitions: []audit.PartitionReport{{Partition: 0, Stored: 10, Verified: 7}}})
+	addr := free(t)
+	require.NoError(t, m.Serve(t.Context(), addr))
+	return get(t, "http://"+addr+"/metrics")
+}
+
 // checkQueries holds every query against what a worker really shows: metrics, labels, and the values that are asked for by name. Metrics
 // that begin with absent are taken to be there.
 func checkQueries(t *testing.T, text, absent string) {
@@ -161,6 +172,13 @@ func checkQueries(t *testing.T, text, absent string) {
 	p := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := p.TextToMetricFamilies(strings.NewReader(text))
 	require.NoError(t, err)
+	audits, err := p.TextToMetricFamilies(strings.NewReader(auditMetrics(t)))
+	require.NoError(t, err)
+	for name, f := range audits {
+		if families[name] == nil {
+			families[name] = f
+		}
+	}
 	all := queries(t)
 	require.Greater(t, len(all), 20)
 	for where, query := range all {
@@ -203,7 +221,7 @@ func checkSelector(t *testing.T, where string, s *parser.VectorSelector, familie
 			name, has["le"] = base, has["le"] || suffix == "_bucket"
 		}
 	}
-	require.NotNil(t, families[name], "%s: no worker has the metric %s", where, name)
+	require.NotNil(t, families[name], "%s: neither a worker nor an audit has the metric %s", where, name)
 	values := map[string][]string{"state": states(t)}
 	for _, m := range families[name].GetMetric() {
 		for _, l := range m.GetLabel() {

@@ -41,7 +41,7 @@ func (w *world) workers() workers {
 func (ps workers) stop() {
 	for _, p := range ps {
 		p.stop()
-		p.w.t.Log(p.out.tail())
+		p.w.t.Log(p.out.Tail())
 	}
 }
 
@@ -122,7 +122,7 @@ func TestOAuthBearer(t *testing.T) {
 	in.generate(100)
 	in.settled(sent + 100)
 	ps.each(func(p *process) {
-		require.LessOrEqual(t, p.count("gives us no token"), 8, "not once an attempt:\n%s", p.out.tail())
+		require.LessOrEqual(t, p.count("gives us no token"), 8, "not once an attempt:\n%s", p.out.Tail())
 	})
 	ps.stop()
 
@@ -178,7 +178,7 @@ func TestWorkerGetsOverIt(t *testing.T) {
 	in.rewrite("kafka.sasl.password_file", password(user))
 	ps.each(func(p *process) {
 		p.says("rebalance: assigned")
-		require.Equal(t, 1, p.count("does not accept"), "%s", p.out.tail())
+		require.Equal(t, 1, p.count("does not accept"), "%s", p.out.Tail())
 	})
 	w.settled(100)
 
@@ -193,7 +193,7 @@ func TestWorkerGetsOverIt(t *testing.T) {
 	w.settled(200)
 	ps.each(func(p *process) {
 		n := p.count("does not accept")
-		require.LessOrEqual(t, n, 8, "not once an attempt:\n%s", p.out.tail())
+		require.LessOrEqual(t, n, 8, "not once an attempt:\n%s", p.out.Tail())
 	})
 	ps.stop()
 }

@@ -49,6 +49,7 @@ func (w *world) operations(missing int, rules []acl.Rule) {
 		ops = append(ops,
 			operation{name + ": publish", func() error { return publish(ctx, cl.producer, c, c.Topics.Output) }},
 			operation{name + ": publish a dead letter", func() error { return publish(ctx, cl.producer, c, c.Topics.DLQ) }},
+			operation{name + ": publish a ledger head", func() error { return publish(ctx, cl.producer, c, c.Ledger.HeadsTopic) }},
 			operation{name + ": consume", func() error { return consume(c, cl.source) }},
 			operation{"leave", func() error { return adm.Leave(ctx) }},
 		)

@@ -148,7 +148,7 @@ func TestPostgresPasswordChanges(t *testing.T) {
 	p.says("postgres can't be used: trying on until somebody mends it")
 	app.rewrite("postgres.password_file", password("changing_role"))
 	w.settled(200)
-	require.Equal(t, 1, p.count("can't be used"), "%s", p.out.tail())
+	require.Equal(t, 1, p.count("can't be used"), "%s", p.out.Tail())
 
 	d.exec(`ALTER ROLE changing_role PASSWORD '` + password("next") + `'`)
 	d.exec(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'changing_role'`)
@@ -157,7 +157,7 @@ func TestPostgresPasswordChanges(t *testing.T) {
 	app.rewrite("postgres.password_file", password("next"))
 	w.settled(300)
 	p.stop()
-	require.LessOrEqual(t, p.count("password authentication failed"), 8, "not once an attempt:\n%s", p.out.tail())
+	require.LessOrEqual(t, p.count("password authentication failed"), 8, "not once an attempt:\n%s", p.out.Tail())
 
 	whole := app.with("postgres.dsn", "", "postgres.password_file", "")
 	delete(whole.env, "EXACTLY_POSTGRES_DSN")

@@ -3,7 +3,6 @@
 package secure
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/teststack"
 )
 
 const patience = 60 * time.Second // for anything to happen on a crowded machine; nothing waits this long when all is well
@@ -36,7 +36,7 @@ const secretMark = "secret-of-"
 // printed is all that any process of these tests wrote, by what it was called with.
 var printed struct {
 	sync.Mutex
-	by map[string][]*syncBuffer
+	by map[string][]*teststack.Log
 }
 
 // leaked lists who printed a secret.
@@ -75,6 +75,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	w := &world{t: t, ctx: ctx, dir: t.TempDir(), env: maps.Clone(shared.stack.Env())}
 	return w.with("postgres.dsn", dsn, "group", name, "topics.input", name+".in", "topics.output", name+".out", "topics.dlq", name+".dlq", "topics.partitions", "3",
+		"topics.replay", name+".replay", "ledger.heads_topic", name+".heads",
 		"http.addr", "", "kafka.session_timeout", "3s", "kafka.stable_timeout", "500ms", "postgres.lock_timeout", "1s")
 }
 
@@ -137,20 +138,20 @@ func (w *world) config() *config.Config {
 type process struct {
 	w    *world
 	cmd  *exec.Cmd
-	out  *syncBuffer
+	out  *teststack.Log
 	done chan struct{}
 	from int
 }
 
 func (w *world) start(args ...string) *process {
 	w.t.Helper()
-	p := &process{w: w, out: &syncBuffer{}, done: make(chan struct{})}
+	p := &process{w: w, out: &teststack.Log{}, done: make(chan struct{})}
 	p.cmd = exec.Command(shared.bin, args...)
 	p.cmd.Env = append(os.Environ(), w.environ()...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	printed.Lock()
 	if printed.by == nil {
-		printed.by = map[string][]*syncBuffer{}
+		printed.by = map[string][]*teststack.Log{}
 	}
 	what := w.t.Name() + ": " + strings.Join(args, " ")
 	printed.by[what] = append(printed.by[what], p.out)
@@ -161,7 +162,7 @@ func (w *world) start(args ...string) *process {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		if w.t.Failed() {
-			w.t.Logf("exactly %v wrote:\n%s", args, p.out.tail())
+			w.t.Logf("exactly %v wrote:\n%s", args, p.out.Tail())
 		}
 	})
 	return p
@@ -188,7 +189,7 @@ func (p *process) ended(within time.Duration) {
 	select {
 	case <-p.done:
 	case <-time.After(within):
-		p.w.t.Fatalf("exactly %v did not end within %v:\n%s", p.cmd.Args[1:], within, p.out.tail())
+		p.w.t.Fatalf("exactly %v did not end within %v:\n%s", p.cmd.Args[1:], within, p.out.Tail())
 	}
 }
 
@@ -197,7 +198,7 @@ func (p *process) stop() {
 	p.w.t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	p.ended(15 * time.Second)
-	require.Zero(p.w.t, p.cmd.ProcessState.ExitCode(), "%s", p.out.tail())
+	require.Zero(p.w.t, p.cmd.ProcessState.ExitCode(), "%s", p.out.Tail())
 }
 
 // mark has says and count look only at what comes from here on.
@@ -234,26 +235,4 @@ func (w *world) settled(clicks int) {
 // generate produces n clicks.
 func (w *world) generate(n int) {
 	w.exactly("generate", "--rate", "0", "--count", fmt.Sprint(n), "--seed", fmt.Sprint(n))
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func (s *syncBuffer) tail() string {
-	t := s.String()
-	return t[max(0, len(t)-8000):]
 }

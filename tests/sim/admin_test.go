@@ -114,7 +114,7 @@ func (a *admin) FenceAbsent(ctx context.Context, workers []string) (fenced []str
 	}
 	s, k := a.w.s, a.w.s.k
 	err = a.w.park(ctx, "fence", -1, func(c *call) {
-		var absent []string
+		var listed, absent []string // a request that the client gave up may be served late: it must not change what an answer said
 		var next func()
 		next = func() {
 			if len(absent) == 0 {
@@ -136,14 +136,17 @@ func (a *admin) FenceAbsent(ctx context.Context, workers []string) (fenced []str
 			if k.away(1) {
 				return moved
 			}
-			absent = nil
+			listed = nil
 			for _, id := range workers {
 				if id != a.w.id && k.group.find(id) == nil {
-					absent = append(absent, id)
+					listed = append(listed, id)
 				}
 			}
 			return ok
-		}, func(code) { next() })
+		}, func(code) {
+			absent = slices.Clone(listed)
+			next()
+		})
 	})
 	return fenced, err
 }

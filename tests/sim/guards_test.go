@@ -81,6 +81,7 @@ func mutants() []mutant {
 	in(guard.Unowned, "stuck", "stuck after a repair")
 	in(guard.FencedByWhom, "turns")
 	in(guard.TakenOver, "take-over")
+	model("records are marked before they are handled", cheats{unmarked: true}, "stuck", "stuck after a repair")
 	model("(a limit) a second copy of an answered EndTxn may arrive", cheats{strays: true}, "events without their offset", "lost", "group offset back")
 	return out
 }

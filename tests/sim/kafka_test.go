@@ -98,6 +98,10 @@ func (k *kafka) append(p int32) {
 	if k.s.chance(60) {
 		kind = "poison"
 	}
+	if k.s.killers > 0 {
+		k.s.killers--
+		kind = "killer"
+	}
 	l.records = append(l.records, engine.Record{
 		Partition: p, Offset: l.end, LeaderEpoch: l.epoch, TimestampMs: 1000 + l.end, Key: []byte{'k', byte('0' + k.s.rng.IntN(10))},
 		Value: fmt.Appendf(nil, "%s%d/%d/%d", kind, p, l.end, l.epoch),

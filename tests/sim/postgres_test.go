@@ -18,6 +18,10 @@ type row struct {
 	claimants               []string
 	held                    bool
 
+	care               engine.Care
+	begunBy            int // worker.n; 0: none
+	begunFrom, begunTo int64
+
 	holder  *session
 	waiters []*waiter
 }
@@ -256,6 +260,7 @@ func (pg *postgres) write(w *worker, b *copied) {
 	pg.s.say(w, "captured", int64(b.Partition), b.To)
 	pg.s.truth.captured(w, r, b)
 	r.next, r.seq, r.floor, r.leaderEpoch = b.To, r.seq+1, max(r.floor, b.Floor), b.LeaderEpoch
+	r.care, r.begunBy = b.Care, 0
 	t.outbox = append(t.outbox, b.Messages...)
 	t.ledger = append(t.ledger, entry{r.seq, b.From, b.To, len(t.outbox)})
 }

@@ -14,6 +14,7 @@ type cheats struct {
 	reEnrich      bool // 5: a drain enriches again
 	sameProducer  bool // 8: a lost producer goes on under its old epoch
 	staleClaim    bool // 9: a claim reads what was there before it waited for the row's lock
+	unmarked      bool // no process says what it begins, though there is a record that ends it
 	strays        bool // a copy of a request that was answered may still arrive: no TCP does that, a proxy could
 }
 
@@ -22,14 +23,16 @@ type profile struct {
 	partitions, workers, records                 int
 	maxRecords, maxInFlight, drainRecords, fetch int
 	connections                                  int           // sessions that share out a capture
+	quarantine                                   int           // deaths over a record, until it is not handled again; 0: never
 	length                                       time.Duration // of the time with faults
 	every                                        time.Duration // between two of them, about
 
 	slow, lost, late, answerLost, abortable, transient int // per thousand
 	kinds                                              []fault
-	disaster                                           func(*sim) // what only a person can mend; nil: none
-	takeover                                           bool       // kill one when all is quiet
-	quit                                               bool       // stop in order at the end
+	disaster                                           func(*sim)    // what only a person can mend; nil: none
+	takeover                                           bool          // kill one when all is quiet
+	quit                                               bool          // stop in order at the end
+	killer                                             time.Duration // when a record comes that ends whoever handles it; 0: none
 
 	cuts []cutOff
 }
@@ -57,6 +60,13 @@ func newProfile(s *sim) profile {
 			p.length = s.between(24*time.Second, 34*time.Second)
 		}
 	}
+	p.quarantine = pick(0, 1, 2, 2)
+	if p.quarantine > 0 && r.IntN(2) == 0 {
+		p.killer = s.between(0, p.length)
+		if s.cheat.unmarked {
+			p.quarantine = 0
+		}
+	}
 	return p
 }
 
@@ -72,6 +82,12 @@ func (s *sim) live() {
 		s.at(s.between(0, s.p.length), nil, nil, func() { s.k.append(int32(s.rng.IntN(s.p.partitions))) })
 	}
 	s.at(s.between(0, 2*s.p.every), nil, nil, s.nemesis)
+	if s.p.killer > 0 {
+		s.at(s.p.killer, nil, nil, func() {
+			s.killers++
+			s.k.append(int32(s.rng.IntN(s.p.partitions)))
+		})
+	}
 	if s.p.disaster != nil {
 		s.at(s.between(0, s.p.length*3/4), nil, nil, func() { s.p.disaster(s) })
 	}

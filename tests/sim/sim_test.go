@@ -49,6 +49,7 @@ type sim struct {
 	lagging bool      // messages may be slow, or late
 	trap    bool      // see trapped
 	regrow  bool      // see drains
+	killers int       // so many of the next records end whoever handles them
 	halted  parts     // partitions that were stopped since what is waited for began
 	closing bool      // all workers are to end, and none begins
 	failure *failure

@@ -184,10 +184,12 @@ func (st *store) claim(c *call, p int32, attempt int, cl *engine.Claim) {
 func (st *store) claimed(c *call, sess *session, p int32, read *row, cl *engine.Claim, fail func(error)) {
 	pg := st.s.pg
 	var epoch int64
+	care := read.care.Claimed(read.next, read.begunFrom, read.begunTo, read.begunBy != 0 && read.begunBy != st.w.n)
 	sess.query(c, func(reply func()) {
 		r := pg.rows[p]
 		r.epoch++
 		epoch = r.epoch
+		r.care, r.begunBy = care, 0
 		if !slices.Contains(r.claimants, st.w.id) {
 			r.claimants = append(slices.Clone(r.claimants), st.w.id)
 		}
@@ -202,7 +204,7 @@ func (st *store) claimed(c *call, sess *session, p int32, read *row, cl *engine.
 		}
 		*cl = engine.Claim{
 			Epoch: epoch, Next: read.next, LeaderEpoch: read.leaderEpoch, LedgerSeq: read.seq, Floor: read.floor, Captured: read.seq > 1,
-			Predecessors: txn.Predecessors(read.worker, read.claimants),
+			Predecessors: txn.Predecessors(read.worker, read.claimants), Care: care,
 		}
 		sess.release()
 		c.finish(nil)

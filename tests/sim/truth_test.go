@@ -13,9 +13,10 @@ import (
 type truth struct {
 	s       *sim
 	parts   []partTruth
-	changed bool // something was captured or published: look whether all is done
-	ahead   bool // a backup was restored: Kafka may have what Postgres lacks
-	repeats bool // one was restored without a new timeline: epochs are given a second time, and nobody can tell
+	changed bool             // something was captured or published: look whether all is done
+	ahead   bool             // a backup was restored: Kafka may have what Postgres lacks
+	alone   map[[2]int64]int // how often a record was begun alone, by partition and offset
+	repeats bool             // one was restored without a new timeline: epochs are given a second time, and nobody can tell
 }
 
 type partTruth struct {
@@ -29,7 +30,7 @@ type partTruth struct {
 }
 
 func newTruth(s *sim) truth {
-	t := truth{s: s, parts: make([]partTruth, s.p.partitions), changed: true}
+	t := truth{s: s, parts: make([]partTruth, s.p.partitions), changed: true, alone: map[[2]int64]int{}}
 	for p := range t.parts {
 		t.parts[p].lastEvent = -1
 	}
@@ -67,6 +68,7 @@ func (t *truth) captured(w *worker, r *row, b *copied) {
 			return
 		}
 	}
+	t.quarantine(b)
 	if n := len(s.pg.tables[p].ledger); n > 0 && r.seq > 1 && s.pg.tables[p].ledger[n-1].seq != r.seq {
 		s.broke("ledger", "partition %d: entry %d follows %d", p, r.seq+1, s.pg.tables[p].ledger[n-1].seq)
 	}

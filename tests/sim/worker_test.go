@@ -106,7 +106,8 @@ func (w *worker) config() engine.Config {
 		WorkerID: w.id, SourceID: 1, Handler: handler{w}, Log: log, Observer: observer{w}, Clock: clock{w}, Leave: w.leaves,
 		Shape:      engine.Shape{Input: "in", DLQ: "dlq", Partitions: map[string]int{"out": 2, "dlq": 1}},
 		MaxRecords: s.p.maxRecords, MaxBytes: 1 << 20, MaxInFlight: s.p.maxInFlight, DrainRecords: s.p.drainRecords,
-		BackoffMax: min(5*time.Second, sessionTimeout/2), CheckEvery: 5 * time.Second, StopTimeout: stopTimeout,
+		QuarantineAfter: s.p.quarantine,
+		BackoffMax:      min(5*time.Second, sessionTimeout/2), CheckEvery: 5 * time.Second, StopTimeout: stopTimeout,
 		Rand: rand.New(rand.NewPCG(s.seed, uint64(w.n)+1000)),
 		Source: func(l engine.Listener) (engine.Source, error) {
 			if w.dead {
@@ -232,7 +233,10 @@ func (observer) Event(int32, engine.EventKind)                  {}
 func (observer) Offsets(int32, int64, int64)                    {}
 func (observer) Captured(int64, int64, int64, time.Duration)    {}
 func (observer) Published(int64, time.Duration, engine.Outcome) {}
+func (observer) Dead(string, int64)                             {}
+func (observer) Failed(int32, string)                           {}
 func (observer) Queued(int)                                     {}
+func (observer) Careful(int32)                                  {}
 
 // handler enriches: no two attempts at a record give the same. One record in some is poison.
 type handler struct{ w *worker }
@@ -243,6 +247,11 @@ var errRegistry = errors.New("sim: registry away")
 
 func (h handler) Handle(ctx context.Context, r *engine.Record, out *engine.Out) error {
 	w := h.w
+	if r.Value[0] == 'k' {
+		return w.park(ctx, "handle", r.Partition, func(c *call) {
+			c.at(w.s.between(50*time.Microsecond, 2*time.Millisecond), func() { w.ends(r) })
+		})
+	}
 	if w.token != w.s.steps {
 		err := w.park(ctx, "handle", r.Partition, func(c *call) {
 			c.at(w.s.between(50*time.Microsecond, 2*time.Millisecond), func() {
@@ -270,6 +279,25 @@ func (h handler) Handle(ctx context.Context, r *engine.Record, out *engine.Out) 
 	value := fmt.Appendf(nil, "%s %d", r.Value, w.s.prepare)
 	out.EndRow(0, pgcopy.Bytea(out.BeginRow(0, 1), value))
 	return out.Event("out", r.Key, value, []outbox.Header{{Key: "exactly-source", Value: out.Source()}})
+}
+
+// ends is a record that ends the process which handles it. A supervisor starts the next one.
+func (w *worker) ends(r *engine.Record) {
+	s := w.s
+	s.say(w, "ended by a record", int64(r.Partition), r.Offset)
+	s.strikeDead(w, false)
+	s.at(s.between(10*time.Millisecond, time.Second), nil, nil, func() { s.supervise(w.id) })
+}
+
+// supervise starts a process under the id, once there is none: another one that runs under it may be about to end, having been replaced by the dead one.
+func (s *sim) supervise(id string) {
+	switch {
+	case s.closing:
+	case s.runs(id):
+		s.at(time.Second, nil, nil, func() { s.supervise(id) })
+	default:
+		s.spawn(id)
+	}
 }
 
 // logCore writes the engine's log into the trace.

@@ -1,0 +1,7 @@
+//go:build e2e
+
+package behaviour
+
+import "time"
+
+const away = 15 * time.Second

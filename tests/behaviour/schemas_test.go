@@ -1,0 +1,129 @@
+package behaviour
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/exactly-pipeline/exactly/schema"
+)
+
+// Clicks of four writers' schemas, record by record in turns, in partitions that two workers read: three of the input's own subject, and one of
+// another. Two of the schemas are registered while the workers run; they are not restarted.
+func TestSchemaVersionsInterleaved(t *testing.T) {
+	b := setup(t)
+	in := b.cfg.Topics.Input
+	turns := []func(*schema.Click) []byte{avro(b.clickID())}
+	ids := map[int]bool{b.clickID(): true}
+	add := func(subject string, w writer) {
+		encode, id := b.register(subject, w)
+		require.False(t, ids[id])
+		ids[id], turns = true, append(turns, encode)
+	}
+	add(in+"-value", writers[0])
+	produced := 0
+	produce := func(n int) {
+		var rs []*kgo.Record
+		for range n {
+			rs = append(rs, record(int32(produced%partitions), produced, turns[produced/partitions%len(turns)]))
+			produced++
+		}
+		b.produce(rs...)
+	}
+	produce(2000)
+	b.both(nil, nil)
+	b.until("the first are stored", func() bool { return b.stored() == b.sent })
+	add(in+"-value", writers[1])
+	b.register(in+"-four", writer{avsc: `{"type":"fixed","name":"exactly.Four","size":4}`})
+	other := promoting
+	other.refs = []sr.SchemaReference{{Name: "exactly.Four", Subject: in + "-four", Version: 1}}
+	add(in+"-other", other)
+	require.Len(t, turns, 4)
+	produce(8000)
+	r := b.settle()
+	require.EqualValues(t, produced, r.Totals.Input)
+	require.Empty(t, b.deadLetters())
+	b.rows(0, produced)
+	out := b.exactly("schema", "check")
+	require.Contains(t, out, in+"-value: fits all of its versions (3)")
+}
+
+// The registry is away under load, in each way that there is: the partitions with clicks of a schema nobody has seen yet wait, the others go on,
+// and when it is back nothing was lost and nothing is a dead letter.
+func TestRegistryAway(t *testing.T) {
+	g := newGate(t.Cleanup)
+	b := setup(t, "EXACTLY_REGISTRY_URL="+g.url)
+	known := avro(b.clickID())
+	w := b.start("a")
+	first := 0
+	load := func(from int32, encode func(*schema.Click) []byte, n int) {
+		var rs []*kgo.Record
+		for range n {
+			rs = append(rs, record(from+int32(first)%(partitions-from), first, encode))
+			first++
+		}
+		b.produce(rs...)
+	}
+	load(0, known, 1000)
+	b.until("the first are stored", func() bool { return b.stored() == b.sent })
+	fresh, _ := b.register(b.cfg.Topics.Input+"-value", writers[0])
+	waits := int64(0)
+	for i, how := range []string{"cut", "503", "429", "slow"} {
+		g.away(how)
+		seen := g.seen.Load()
+		if i == 0 { // partitions 0 and 1, and behind them clicks that could be read
+			b.produce(record(0, first, fresh), record(1, first+1, fresh), record(0, first+2, known))
+			first, waits = first+3, waits+3
+		}
+		begin := time.Now()
+		for rounds := 0; time.Since(begin) < away || g.seen.Load() == seen; rounds++ {
+			load(2, known, 200)
+			b.until("the other partitions go on while the registry is away: "+how, func() bool { return b.stored() == b.sent-waits })
+		}
+		t.Logf("%s: %v, %d requests", how, time.Since(begin).Round(time.Millisecond), g.seen.Load()-seen)
+	}
+	require.False(t, w.ended())
+	require.Empty(t, b.deadLetters())
+	g.away("")
+	r := b.settle()
+	require.EqualValues(t, first, r.Totals.Input)
+	require.Empty(t, b.deadLetters())
+	b.rows(0, first)
+	require.False(t, w.ended())
+}
+
+// JSON clicks, as they are and behind the registry's prefix, with a JSON Schema of their producer's; and what is neither.
+func TestJSONClicks(t *testing.T) {
+	b := setup(t, "EXACTLY_VALUE_FORMAT=json")
+	strict := strings.Replace(schema.ClickJSON, `"required": [`, `"required": ["referrer", `, 1)
+	is, err := b.registry().CreateSchema(b.ctx, b.cfg.Topics.Input+"-other", sr.Schema{Schema: strict, Type: sr.TypeJSON})
+	require.NoError(t, err)
+	prefix := schema.NewClickEncoder(is.ID).Append(nil, &schema.Click{})[:5]
+	document := func(c *schema.Click, more string) []byte {
+		return fmt.Appendf(nil, `{"user_id":%d,"session_id":%q,"timestamp":%d,"url":%q,"ip":%q%s}`, c.UserID, c.SessionID, c.TimestampMs, c.URL, c.IP, more)
+	}
+	const n = 3000
+	turns := []func(*schema.Click) []byte{
+		func(c *schema.Click) []byte { return document(c, "") },
+		func(c *schema.Click) []byte { return append(slices.Clone(prefix), document(c, `,"referrer":"r"`)...) },
+	}
+	var rs []*kgo.Record
+	for i := range n {
+		rs = append(rs, record(int32(i%partitions), i, turns[i/partitions%2]))
+	}
+	for i, v := range []string{`{"user_id":1}`, "[]", string(prefix) + string(document(&schema.Click{UserID: 1}, "")), "\x00\xff\xff\xff\xff{}"} {
+		rs = append(rs, &kgo.Record{Partition: int32(i), Value: []byte(v)})
+	}
+	b.produce(rs...)
+	b.both(nil, nil)
+	b.settle()
+	b.rows(0, n)
+	require.EqualValues(t, 4, b.scalar(`SELECT count(*) FROM dead_letters`), "%v", b.deadLetters())
+	require.Contains(t, b.exactly("schema", "check"), b.cfg.Topics.Input+"-value: fits")
+}

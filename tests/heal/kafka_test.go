@@ -1,0 +1,253 @@
+package heal
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/exactly-pipeline/exactly/audit"
+	"github.com/exactly-pipeline/exactly/internal/admin"
+	fp "github.com/exactly-pipeline/exactly/internal/failpoint"
+)
+
+// events are what both output topics hold, by topic, partition and source partition, in order: all of a record but its offset.
+func (b *world) events() map[string][]string {
+	b.t.Helper()
+	out := map[string][]string{}
+	topics := []string{b.cfg.Topics.Output, b.cfg.Topics.DLQ}
+	starts, ends, err := b.adm.LogRange(b.ctx, topics...)
+	require.NoError(b.t, err)
+	left := map[string]int64{}
+	from := map[string]map[int32]kgo.Offset{}
+	ends.Each(func(e kadm.ListedOffset) {
+		if s, _ := starts.Lookup(e.Topic, e.Partition); e.Offset > s.Offset {
+			left[fmt.Sprint(e.Topic, e.Partition)] = e.Offset
+			if from[e.Topic] == nil {
+				from[e.Topic] = map[int32]kgo.Offset{}
+			}
+			from[e.Topic][e.Partition] = kgo.NewOffset().AtStart()
+		}
+	})
+	cl, err := kgo.NewClient(append(admin.Options(&b.cfg), kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())...)
+	require.NoError(b.t, err)
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	for len(left) > 0 {
+		fs := cl.PollFetches(ctx)
+		require.NoError(b.t, fs.Err())
+		fs.EachRecord(func(r *kgo.Record) {
+			if log := fmt.Sprint(r.Topic, r.Partition); r.Offset+1 >= left[log] {
+				delete(left, log)
+			}
+			if r.Attrs.IsControl() {
+				return
+			}
+			p, o, err := admin.ParseSource(admin.Source(r), b.cfg.Topics.Input)
+			if err != nil {
+				p, o, err = admin.ParseSource(admin.Source(r), b.cfg.Topics.Replay)
+			}
+			require.NoError(b.t, err)
+			key := fmt.Sprintf("%s/%d from %d", r.Topic, r.Partition, p)
+			out[key] = append(out[key], fmt.Sprintf("%d %d %t %x %t %x %+v", o, r.Timestamp.UnixMilli(), r.Key == nil, r.Key, r.Value == nil, r.Value, r.Headers))
+		})
+	}
+	return out
+}
+
+func sameEvents(t *testing.T, want, got map[string][]string) {
+	t.Helper()
+	require.Len(t, got, len(want))
+	for k := range want {
+		require.Equal(t, len(want[k]), len(got[k]), k)
+		for i := range want[k] {
+			require.Equal(t, want[k][i], got[k][i], "%s, record %d", k, i)
+		}
+	}
+}
+
+func (b *world) drop(topics ...string) {
+	b.t.Helper()
+	for _, name := range topics {
+		_, err := b.adm.Kadm().DeleteTopic(b.ctx, name)
+		require.NoError(b.t, err)
+	}
+	b.until("they are gone", func() bool {
+		ids, err := b.adm.TopicIDs(b.ctx)
+		require.NoError(b.t, err)
+		return !contains(ids, topics)
+	})
+}
+
+func contains(ids map[string]string, topics []string) bool {
+	for _, name := range topics {
+		if ids[name] != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *world) recreate(topics ...string) {
+	b.t.Helper()
+	b.drop(topics...)
+	for _, name := range topics {
+		_, err := b.adm.Kadm().CreateTopic(b.ctx, partitions, 1, nil, name)
+		require.NoError(b.t, err)
+	}
+	require.NoError(b.t, b.adm.AwaitTopics(b.ctx, topics...))
+}
+
+// The output topics deleted, one of them recreated by somebody, with a gap that Kafka is still owed: run refuses and names the command, heal publishes
+// again what was published, the next owner what was owed. A worker that was running goes on without a restart.
+func TestOutputsRecreated(t *testing.T) {
+	t.Parallel()
+	recreated(t, clicks, "EXACTLY_BATCH_DRAIN_RECORDS=700")
+}
+
+func recreated(t *testing.T, clicks int, with ...string) {
+	t.Helper()
+	b := newWorld(t, with...)
+	b.alone(clicks)
+	b.alone(clicks, geoDatabase(t))
+	was := b.events()
+	b.generate(clicks)
+	require.Equal(t, -1, b.start("dead", "EXACTLY_FAILPOINT="+fp.CaptureCommitted+"=kill@2").ended())
+	b.empty()
+	b.recreate(b.cfg.Topics.Output)
+	b.drop(b.cfg.Topics.DLQ)
+	out, code := b.try(nil, "run")
+	require.Equal(t, 1, code, out)
+	require.Contains(t, out, "exactly heal kafka")
+	require.Contains(t, b.exactly("heal", "kafka", "--dry-run"), "would be published again")
+	ids, err := b.adm.TopicIDs(b.ctx)
+	require.NoError(t, err)
+	require.Empty(t, ids[b.cfg.Topics.DLQ], "a dry run makes nothing")
+	require.Regexp(t, `published \d+ events of the records \[0,\d+\) again`, b.exactly("heal", "kafka", "--reason", "test"))
+	got := b.events()
+	for k := range got { // what the dead worker had published before it died is a part of it
+		require.GreaterOrEqual(t, len(got[k]), len(was[k]))
+		got[k] = got[k][:len(was[k])]
+	}
+	sameEvents(t, was, got)
+	require.Contains(t, b.exactly("heal", "kafka", "--reason", "test"), "nothing to heal")
+	b.start("b")
+	b.settle()
+	require.EqualValues(t, partitions, b.scalar(`SELECT count(*) FROM offset_ledger WHERE kind = 'heal'`))
+
+	b.recreate(b.cfg.Topics.Output)
+	b.workers[len(b.workers)-1].says("partition stopped: topic .* is not the one .* exactly heal kafka")
+	b.exactly("heal", "kafka", "--reason", "again")
+	b.generate(clicks)
+	b.settle()
+}
+
+// Killed anywhere, and run again.
+func TestOutputsKilled(t *testing.T) {
+	for _, at := range []string{fp.HealProduced + "=kill@2", fp.HealPublished + "=kill@1", fp.HealPublished + "=kill@4", fp.HealRecorded + "=kill"} {
+		t.Run(at, func(t *testing.T) {
+			b := setup(t, "EXACTLY_BATCH_DRAIN_RECORDS=300")
+			b.alone(2 * clicks)
+			was := b.events()
+			b.recreate(b.cfg.Topics.Output, b.cfg.Topics.DLQ)
+			h := b.spawn("heal", []string{"EXACTLY_FAILPOINT=" + at}, "heal", "kafka", "--reason", "first")
+			require.Equal(t, -1, h.ended(), h.log.Tail())
+			require.Contains(t, b.exactly("offsets", "show"), "heal kafka: first")
+			b.exactly("heal", "kafka", "--reason", "second")
+			var now map[string][]string
+			require.Eventually(t, func() bool { now = b.events(); return len(now) == len(was) }, patience, 100*time.Millisecond,
+				"brokers take a recreated topic for the one before for a moment")
+			sameEvents(t, was, now)
+			b.start("b")
+			b.generate(clicks)
+			b.settle()
+		})
+	}
+}
+
+// The group offsets are gone with the topic: all that was certainly published is published again, the next owner goes on from there.
+func TestOutputsAndGroupOffsetsGone(t *testing.T) {
+	b := setup(t)
+	b.alone(clicks)
+	b.alone(clicks)
+	was := b.events()
+	set := kadm.TopicsSet{}
+	for _, p := range all {
+		set.Add(b.cfg.Topics.Input, p)
+	}
+	_, err := b.adm.Kadm().DeleteOffsets(b.ctx, b.cfg.Group, set)
+	require.NoError(t, err)
+	b.recreate(b.cfg.Topics.Output)
+	b.exactly("heal", "kafka", "--reason", "test")
+	w := b.start("b")
+	w.says("group offsets are gone: scanning")
+	b.settle()
+	sameEvents(t, was, b.events())
+}
+
+// What the outbox no longer keeps is said, in the ledger too; the rest is published.
+func TestOutputsBeyondTheOutbox(t *testing.T) {
+	b := setup(t)
+	b.alone(clicks)
+	old := b.scalar(`SELECT count(*) FROM offset_ledger`)
+	b.alone(clicks)
+	b.sql(func(c *pgx.Conn) { // as if the first half was captured on a day whose partition was dropped
+		for _, sql := range []string{
+			fmt.Sprintf(`CREATE TEMP TABLE old AS SELECT source_partition, seq, to_offset FROM offset_ledger ORDER BY captured_at LIMIT %d`, old),
+			`ALTER TABLE offset_ledger DISABLE TRIGGER offset_ledger_append_only`,
+			`UPDATE offset_ledger l SET captured_at = captured_at - interval '2 days' FROM old WHERE (old.source_partition, old.seq) = (l.source_partition, l.seq)`,
+			`ALTER TABLE offset_ledger ENABLE ALWAYS TRIGGER offset_ledger_append_only`,
+			`DELETE FROM outbox o USING (SELECT source_partition, max(to_offset) AS upto FROM old GROUP BY 1) x WHERE o.source_partition = x.source_partition AND source_offset < upto`,
+		} {
+			_, err := c.Exec(b.ctx, sql)
+			require.NoError(t, err, sql)
+		}
+	})
+	kept := b.scalar(`SELECT count(*) FROM outbox`)
+	require.Less(t, kept, b.sent)
+	require.Positive(t, kept)
+	b.recreate(b.cfg.Topics.Output, b.cfg.Topics.DLQ)
+	require.Regexp(t, `\d+ events from before offset \d+ are beyond what the outbox keeps, and are gone`, b.exactly("heal", "kafka", "--reason", "test"))
+	n := 0
+	for _, es := range b.events() {
+		n += len(es)
+	}
+	require.EqualValues(t, kept, n)
+	require.EqualValues(t, partitions, b.scalar(`SELECT count(*) FROM offset_ledger WHERE kind = 'heal' AND why LIKE '%from before are beyond what it keeps%'`))
+	b.start("b")
+	b.generate(clicks)
+	b.until("it goes on", func() bool { return b.stored() == b.sent && b.published() == b.sent })
+}
+
+// Later events are there already: refused, unless somebody wants them in any order. Nothing is published twice, and nothing is missing then.
+func TestOutputsOutOfOrder(t *testing.T) {
+	b := setup(t)
+	b.alone(clicks)
+	b.recreate(b.cfg.Topics.Output)
+	b.exactly("setup", "--accept-recreated", "test")
+	b.generate(clicks)
+	w := b.start("a")
+	b.until("it goes on", func() bool { return b.stored() == b.sent && b.published() == b.sent })
+	w.stop()
+	out, code := b.try(nil, "heal", "kafka", "--reason", "test")
+	require.Equal(t, 1, code, out)
+	require.Contains(t, out, "--out-of-order")
+	require.Zero(t, b.scalar(`SELECT count(*) FROM partition_offsets WHERE state <> 'open'`))
+	b.exactly("heal", "kafka", "--reason", "test", "--out-of-order")
+	r, err := audit.Run(b.ctx, audit.Options{
+		Brokers: strings.Split(b.cfg.Kafka.Brokers, ","), DSN: b.dsn, RegistryURL: b.cfg.Registry.URL, Group: b.cfg.Group,
+		Input: b.cfg.Topics.Input, Output: b.cfg.Topics.Output, DLQ: b.cfg.Topics.DLQ, Settled: true,
+	})
+	require.NoError(t, err)
+	require.False(t, r.Clean())
+	for class, n := range r.Found {
+		require.Equal(t, class == audit.OutOfOrder, n > 0, "%v: %v", class, n)
+	}
+}
