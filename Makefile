@@ -17,15 +17,24 @@ TEST_TIMEOUT := 30m
 TEST_FLAGS   := -p 2 -timeout $(TEST_TIMEOUT)
 PACKAGES     := ./...
 
+# `make lint` has vetted it; what only a debugger reads is not linked.
+E2E_FLAGS := -count=1 -vet=off -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT)
+
 # What runs on the stack that TEST_STACK asks for.
 STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/provision ./internal/admin ./internal/transactions ./internal/doctor ./audit
+
+# Of ./tests/behaviour: what is in `make proof`, so that `make e2e` stays a quarter of an hour.
+PROOF := ^Test(AuditBesideKills|Tampering|Replay.*|MutatedRecords|TooManyDeadLetters|SchemaVersionsInterleaved|RegistryAway|JSONClicks|LargeValues|Burst|Quarantine|KilledIsNotQuarantined|CountedBesideKills|CountsSwitchedOffAndOn)$$
+
+# Of ./internal/provision: what concerns Postgres alone, and a real one has run it in `make test`.
+POSTGRES_ALONE := ^Test(Rights|EveryTableIsGranted|GrantMends|DaysAhead|EndingFrozenSessions|SetupsAtOnce|SetupWithoutTheRightToMakeRoles|SetupWithCreateRole|ToDo)$$
 
 # Of the simulation: how many seeds, or one of them with its trace; within how many each guard taken out has to be found.
 SEEDS  := 10000
 SEED   :=
 WITHIN := 20000
 
-.PHONY: help build demo test race e2e conformance model lint sim guards chaos soak bench image clean need
+.PHONY: help build demo test race e2e proof conformance model lint sim guards chaos soak fuzz bench bench-audit image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +54,14 @@ race: need ## the same under the race detector
 
 e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, brokers killed, and secured connections (Java 17, Maven)
 	@sh scripts/need.sh java mvn
-	TEST_STACK=kafka go run ./internal/testcount -share -count=1 -vet=off -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT) $(STACK_PACKAGES)
-	TEST_STACK=kafka3 go run ./internal/testcount -count=1 -vet=off -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST_TIMEOUT) -tags e2e ./tests/behaviour ./tests/secure ./tests/e2e ./tests/conformance
+	TEST_STACK=kafka go run ./internal/testcount -share $(E2E_FLAGS) -skip '$(PROOF)|$(POSTGRES_ALONE)' $(STACK_PACKAGES)
+	TEST_STACK=kafka3 go run ./internal/testcount $(E2E_FLAGS) -tags e2e -skip '$(PROOF)' ./tests/behaviour ./tests/secure ./tests/e2e
+
+proof: need ## on Apache Kafka as well: audits beside kills, tampering, heals, pruning, replays, input that can't be trusted (Java 17, Maven)
+	@sh scripts/need.sh java mvn
+	TEST_STACK=kafka go run ./internal/testcount $(E2E_FLAGS) -run '$(PROOF)' ./tests/behaviour
+	TEST_STACK=kafka go run ./internal/testcount $(E2E_FLAGS) -tags e2e ./internal/retention ./tests/heal
+	TEST_STACK=kafka3 go run ./internal/testcount $(E2E_FLAGS) ./tests/conformance
 
 conformance: need ## the rules a broker and a registry are held to, one by one (TEST_STACK=embedded, kafka or kafka3)
 	go test -count=1 -v ./tests/conformance
@@ -82,8 +97,22 @@ sim: need ## the simulation: SEEDS=100000 of them, or SEED=7 with its trace
 guards: need ## the simulation with each guard taken out in turn, and what breaks without it
 	GOGC=400 go test -tags mutants ./tests/sim -count=1 -run '^TestGuards$$' -timeout $(TEST_TIMEOUT) -v -args -within $(WITHIN)
 
+# What it finds is left in schema/testdata/fuzz, to be committed with the fix, as a line of schema/testdata/corpus; what else it has learnt stays in Go's own cache.
+FUZZTIME ?= 1m
+
+fuzz: need ## decode and validate any bytes at all, FUZZTIME (1m) for each of the fuzz targets
+	@for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' schema/*_test.go); do \
+	echo "$$f"; go test ./schema -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -timeout 0 || exit 1; done
+
 bench: need ## what it does in a second, on this machine
 	go test ./tests/bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+
+# The auditing process alone is measured; the state it audits is made before, which takes longer. It fails above 300 MiB.
+CLICKS ?= 1000000
+
+bench-audit: ## the audit of CLICKS=1000000 clicks on Apache Kafka: its rate, CPU and memory (TEST_STACK=embedded: without Java)
+	@if [ "$(TEST_STACK)" != embedded ]; then sh scripts/need.sh java mvn; fi
+	TEST_STACK=$(or $(TEST_STACK),kafka) go test ./audit -count=1 -run '^$$' -bench '^BenchmarkRun$$' -benchtime 1x -timeout 4h -v -args -audit.records=$(CLICKS)
 
 # Docker's older builder does not know RUN --mount; Podman's own image format has no health check.
 image: ## build the container image IMAGE (default exactly:dev), with Docker or Podman
