@@ -55,7 +55,7 @@ race: need ## the same under the race detector
 e2e: need ## the same behaviour on Apache Kafka, with one broker and with three, brokers killed, and secured connections (Java 17, Maven)
 	@sh scripts/need.sh java mvn
 	TEST_STACK=kafka go run ./internal/testcount -share $(E2E_FLAGS) -skip '$(PROOF)|$(POSTGRES_ALONE)' $(STACK_PACKAGES)
-	TEST_STACK=kafka3 go run ./internal/testcount $(E2E_FLAGS) -tags e2e -skip '$(PROOF)' ./tests/behaviour ./tests/secure ./tests/e2e
+	TEST_STACK=kafka3 go run ./internal/testcount $(E2E_FLAGS) -tags e2e -skip '$(PROOF)' ./tests/behaviour ./tests/secure ./tests/e2e ./internal/chaos/rig
 
 proof: need ## on Apache Kafka as well: audits beside kills, tampering, heals, pruning, replays, input that can't be trusted (Java 17, Maven)
 	@sh scripts/need.sh java mvn

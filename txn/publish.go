@@ -12,6 +12,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/guard"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -55,6 +56,9 @@ type Producer interface {
 	SendOffsets(ctx context.Context, topic string, offsets []Offset, s engine.Stamp) error
 	Commit(ctx context.Context) error
 	Abort(ctx context.Context) error
+	// Repeated says, once the transaction is over, whether the client may have sent a request of it twice that ends it or moves its offsets:
+	// a copy may then still be on its way, with an epoch that the broker takes for the next transaction's.
+	Repeated() bool
 	Close()
 }
 
@@ -65,6 +69,7 @@ type Publisher struct {
 	Timeout time.Duration            // of one call; not longer than the transaction timeout
 	Log     *zap.Logger
 	p       *held
+	used    bool // p has had a transaction
 
 	HeadsTopic string         // where the ledger's heads go along; empty: nowhere
 	Signer     *ledger.Signer // nil: they are not signed
@@ -96,7 +101,7 @@ func (p *Publisher) Renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a producer: %w", err)
 	}
-	p.p = hold(pr, p.Log)
+	p.p, p.used = hold(pr, p.Log), false
 	if err := p.call(ctx, p.p.Init); err != nil {
 		p.Close()
 		return fmt.Errorf("init transactions: %w", err)
@@ -112,6 +117,8 @@ func (p *Publisher) Close() {
 	}
 }
 
+var errRepeated = errors.New("the client has sent a request of the transaction before twice, a copy of which may still be on its way")
+
 // points are the failpoints of a publish, or of a drain's.
 type points struct{ produced, offsetsSent, commitSent, committed string }
 
@@ -125,6 +132,10 @@ func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 	if p.p == nil {
 		return engine.Lost, errors.New("no producer")
 	}
+	// A copy that is late would end the transaction that begins here, or set its offsets back (guard 8).
+	if p.used && !guard.Off(guard.RenewRepeated) && p.p.Repeated() {
+		return engine.Lost, errRepeated
+	}
 	at := publishPoints
 	for i := range items {
 		if items[i].Drain {
@@ -133,6 +144,7 @@ func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.Timeout)
 	defer cancel()
+	p.used = true
 	if err := p.p.Begin(ctx); err != nil {
 		return p.giveUp(fmt.Errorf("begin transaction: %w", err))
 	}

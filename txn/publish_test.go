@@ -25,6 +25,8 @@ type scripted struct {
 	sent    []outbox.Message
 	closed  bool
 	took    func(call string)
+
+	repeated []bool // per transaction, in order
 }
 
 func (s *scripted) call(ctx context.Context, name string) error {
@@ -71,6 +73,14 @@ func (s *scripted) SendOffsets(ctx context.Context, topic string, o []Offset, st
 func (s *scripted) Commit(ctx context.Context) error { return s.call(ctx, "commit") }
 func (s *scripted) Abort(ctx context.Context) error  { return s.call(ctx, "abort") }
 func (s *scripted) Close()                           { s.closed = true }
+func (s *scripted) Repeated() bool {
+	if len(s.repeated) == 0 {
+		return false
+	}
+	r := s.repeated[0]
+	s.repeated = s.repeated[1:]
+	return r
+}
 
 func publisher(s *scripted) *Publisher {
 	return &Publisher{Topic: "in", Timeout: 10 * time.Second, Log: zap.NewNop(), New: func() (Producer, error) { return s, nil }, p: hold(s, zap.NewNop())}
@@ -263,4 +273,26 @@ func TestRenew(t *testing.T) {
 	require.Error(t, p.Renew(ctx))
 	p.Close()
 	p.Close()
+}
+
+// TestRepeated: after a transaction of which the client has sent a request twice, nothing is begun with that producer any more.
+func TestRepeated(t *testing.T) {
+	s := &scripted{repeated: []bool{false, true}}
+	p := publisher(s)
+	for range 2 {
+		got, err := p.Publish(anItem(), nil, never)
+		require.NoError(t, err)
+		require.Equal(t, engine.Committed, got)
+	}
+	calls := len(s.calls)
+	got, err := p.Publish(anItem(), nil, never)
+	require.Equal(t, engine.Lost, got)
+	require.ErrorIs(t, err, errRepeated)
+	require.Len(t, s.calls, calls, "nothing was asked of it")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, p.Renew(ctx))
+	got, err = p.Publish(anItem(), nil, never)
+	require.NoError(t, err)
+	require.Equal(t, engine.Committed, got, "the new one has had no transaction that could have been repeated")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -22,6 +23,7 @@ type Producer struct {
 	keeper  *security.Keeper
 	topics  map[string]*string
 	drained chan struct{}
+	repeats *repeats
 }
 
 // NewProducer makes a producer under the worker's transactional id. Delivery reports are off: a message that could not be delivered
@@ -53,9 +55,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 		"go.delivery.report.fields":    "none", // they come all the same, to be thrown away: at least without keys and values
 		"go.logs.channel.enable":       true,
 	}
-	if c.Kafka.Debug != "" {
-		m["debug"] = c.Kafka.Debug
-	}
+	m["debug"] = strings.TrimPrefix(c.Kafka.Debug+",eos", ",") // see repeats
 	if err := security.Secure(m, &c.Kafka); err != nil {
 		return nil, err
 	}
@@ -64,9 +64,16 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{})}
+	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{}), repeats: newRepeats()}
 	p.keeper = security.Keep(&c.Kafka, kp, func(err error) { log.Warn("producer", zap.Error(err)) })
-	go drainLogs(kp.Logs(), log)
+	go func() {
+		for l := range kp.Logs() {
+			p.repeats.told(l.Tag)
+			if l.Level < debugLevel || c.Kafka.Debug != "" {
+				logLine(log, &l)
+			}
+		}
+	}()
 	go func() { // whatever comes must be taken, or Commit and Abort hang
 		defer close(p.drained)
 		for e := range kp.Events() {
@@ -114,7 +121,10 @@ func (p *Producer) done(err error) error {
 }
 
 // Begin implements txn.Producer.
-func (p *Producer) Begin() error { return classify(p.p.BeginTransaction()) }
+func (p *Producer) Begin() error {
+	p.repeats.begin()
+	return classify(p.p.BeginTransaction())
+}
 
 // Produce implements txn.Producer: it enqueues, waiting while the queue is full.
 func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
@@ -167,6 +177,8 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 			tps[i].LeaderEpoch = &o.LeaderEpoch
 		}
 	}
+	at := time.Now()
+	defer func() { p.repeats.sentOffsets(time.Since(at)) }()
 	return classify(p.p.SendOffsetsToTransaction(ctx, tps, md))
 }
 
@@ -175,6 +187,9 @@ func (p *Producer) Commit(ctx context.Context) error { return p.done(p.p.CommitT
 
 // Abort implements txn.Producer.
 func (p *Producer) Abort(ctx context.Context) error { return classify(p.p.AbortTransaction(ctx)) }
+
+// Repeated implements txn.Producer.
+func (p *Producer) Repeated() bool { return p.repeats.any() }
 
 // Close implements txn.Producer.
 func (p *Producer) Close() {

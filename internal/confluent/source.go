@@ -245,6 +245,10 @@ func (s *Source) Close() error {
 
 func drainLogs(logs chan kafka.LogEvent, log *zap.Logger) {
 	for l := range logs {
-		log.Debug("librdkafka", zap.String("tag", l.Tag), zap.String("message", l.Message))
+		logLine(log, &l)
 	}
+}
+
+func logLine(log *zap.Logger, l *kafka.LogEvent) {
+	log.Debug("librdkafka", zap.String("tag", l.Tag), zap.String("message", l.Message))
 }

@@ -30,6 +30,7 @@ type Producer struct {
 	failed  atomic.Pointer[error]
 	records int  // produced in this transaction
 	sent    bool // offsets were sent in this transaction
+	repeats *repeats
 
 	batch   []kgo.Record       // arena: one allocation serves many records
 	headers []kgo.RecordHeader // likewise
@@ -42,9 +43,11 @@ func NewProducer(c *config.Config, maxMessage int, log *zap.Logger) (*Producer, 
 	if maxMessage <= 0 {
 		maxMessage = 1_000_012 // the client's default: a little below the brokers'
 	}
+	rep := &repeats{}
 	cl, err := kgo.NewClient(append(admin.Options(c),
 		kgo.ClientID("exactly-"+c.Worker.ID),
 		kgo.WithLogger(logger{log}),
+		kgo.WithHooks(rep),
 		kgo.TransactionalID(c.TransactionalID(c.Worker.ID)),
 		kgo.TransactionTimeout(tt),
 		// No RecordDeliveryTimeout: it counts from the record's timestamp, which here is the click's. Deadlines come by the calls' contexts.
@@ -67,12 +70,12 @@ func NewProducer(c *config.Config, maxMessage int, log *zap.Logger) (*Producer, 
 	versions := kversion.Stable()
 	versions.SetMaxKeyVersion(kmsg.TxnOffsetCommit.Int16(), 4)
 	versions.SetMaxKeyVersion(kmsg.EndTxn.Int16(), 4)
-	offsets, err := kgo.NewClient(append(admin.Options(c), kgo.ClientID("exactly-"+c.Worker.ID), kgo.MaxVersions(versions), kgo.WithLogger(logger{log}))...)
+	offsets, err := kgo.NewClient(append(admin.Options(c), kgo.ClientID("exactly-"+c.Worker.ID), kgo.MaxVersions(versions), kgo.WithLogger(logger{log}), kgo.WithHooks(rep))...)
 	if err != nil {
 		cl.Close()
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	return &Producer{cl: cl, offsets: offsets, id: c.TransactionalID(c.Worker.ID)}, nil
+	return &Producer{cl: cl, offsets: offsets, id: c.TransactionalID(c.Worker.ID), repeats: rep}, nil
 }
 
 // classify is the client's error with what it leads to.
@@ -107,6 +110,7 @@ func (p *Producer) Init(ctx context.Context) error {
 func (p *Producer) Begin() error {
 	p.failed.Store(nil)
 	p.records, p.sent = 0, false
+	p.repeats.begin()
 	return classify(p.cl.BeginTransaction())
 }
 
@@ -265,6 +269,9 @@ func (p *Producer) endOffsetsOnly(ctx context.Context, how kgo.TransactionEndTry
 	}
 	return ended(err)
 }
+
+// Repeated implements txn.Producer.
+func (p *Producer) Repeated() bool { return p.repeats.any() }
 
 // Close implements txn.Producer.
 func (p *Producer) Close() {

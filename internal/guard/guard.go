@@ -17,6 +17,7 @@ const (
 	CaptureFirst   Guard = "6 capture before publish"
 	SameBytesAgain Guard = "7 an abort is followed by the same bytes"
 	LookAgain      Guard = "8 after a lost producer: claim, look, drain"
+	RenewRepeated  Guard = "8 a repeated request leads to a new producer"
 	UnknownCapture Guard = "9 an unknown capture is not taken for done"
 	DropMemory     Guard = "9 an unknown capture drops what is in memory"
 	Expired        Guard = "10 stored offset below the log's start"

@@ -4,7 +4,7 @@
  * EndTxn, every request on its own. A request can be lost with its connection and still arrive later (a stray), as long as the broker takes its producer
  * epoch for the newest. If the client gives up, the outcome is unknown. It may also send the request again itself, on another connection, and be answered: then the
  * outcome is known, and a copy is still under way. A client that speaks KIP-890 (franz-go) raises the epoch with each end of a transaction, which refuses the
- * copy. librdkafka does not, and repeats EndTxn and TxnOffsetCommit without saying so: -DHOLE_REPEATED is what that can lead to.
+ * copy. librdkafka does not, and repeats EndTxn and TxnOffsetCommit by itself: so a transaction in which it did is followed by a new producer.
  * A stray EndTxn ends whatever transaction is open then; a stray TxnOffsetCommit puts an older offset into it.
  * Faults: a request's fate is unknown, a transaction is given up, a worker dies for good, the partition moves.
  */
@@ -32,6 +32,7 @@ mtype:state st[W] = unassigned;
 bool has[W], gone[W];                    /* the partition is assigned; it was taken away, and w is still to be told */
 bool paused[W], fresh[W];                /* wait for a callback; the stamp is the present generation's (w does not know) */
 byte pub[W];
+bool again[W];                           /* a request of the transaction was sent a second time by the client itself */
 
 #ifdef NO_GUARD_8_LOOK
 byte tried[W] = 0;
@@ -59,7 +60,7 @@ inline lost(w) {
 #ifdef NO_GUARD_8_LOOK
   tried[w] = pub[w];
 #endif
-  pub[w] = 0;
+  pub[w] = 0; again[w] = false;
 #ifdef NO_GUARD_8
   if :: newest[w] -> st[w] = (has[w] -> claiming : unassigned) :: else -> st[w] = noProducer fi
 #else
@@ -67,10 +68,12 @@ inline lost(w) {
 #endif
 }
 inline done(w) {                         /* the transaction's end is known */
-#ifndef HOLE_REPEATED
-  strayEnd[w] = nothing; strayOffset[w] = 0;                                        /* KIP-890: the end has raised the epoch, copies are refused */
+  if
+#ifndef NO_GUARD_8_REPEATED
+  :: again[w] -> lost(w)                                                            /* GUARD 8 repeated: a copy may still be under way */
 #endif
-  st[w] = (has[w] -> ready : unassigned); if :: has[w] -> skip :: else -> pub[w] = 0 fi
+  :: else -> st[w] = (has[w] -> ready : unassigned); if :: has[w] -> skip :: else -> pub[w] = 0 fi
+  fi
 }
 
 proctype Worker(byte w) {
@@ -104,7 +107,7 @@ proctype Worker(byte w) {
        :: newest[w] && fresh[w] -> open[w] = true; offset[w] = pub[w] + 1; st[w] = staged
        :: newest[w] && !fresh[w] -> paused[w] = true; st[w] = aborting               /* refused: not the present generation; wait for the callback */
        fi }
-  :: atomic { st[w] == produced && newest[w] && strayOffset[w] == 0 && fresh[w] && fault -> strayOffset[w] = pub[w] + 1 }   /* lost on its way; sent again */
+  :: atomic { st[w] == produced && newest[w] && strayOffset[w] == 0 && fresh[w] && fault -> strayOffset[w] = pub[w] + 1; again[w] = true }   /* lost on its way; sent again */
   :: atomic { st[w] == staged -> st[w] = committing }
   :: atomic { (st[w] == produced || st[w] == staged) && fault -> st[w] = aborting }
   :: atomic { st[w] == committing || st[w] == aborting ->
@@ -117,7 +120,7 @@ proctype Worker(byte w) {
   :: atomic { (st[w] == committing || st[w] == aborting) && newest[w] && strayEnd[w] == nothing && fault ->
        strayEnd[w] = (st[w] == committing -> commit : abort);
        if
-       :: skip                                                                      /* sent again, and answered: see above */
+       :: again[w] = true                                                           /* sent again, and answered: see above */
        :: lost(w)                                                                   /* or given up: unknown */
        fi }
 

@@ -57,6 +57,7 @@ func mutants() []mutant {
 	in(guard.SameBytesAgain, "lost")
 	in(guard.LookAgain, "twice", "group offset back")
 	model("8 a new producer fences the old one", cheats{sameProducer: true}, "events without their offset", "twice", "group offset back", "lost")
+	in(guard.RenewRepeated, "events without their offset", "lost", "group offset back")
 	in(guard.UnknownCapture, "kafka ahead")
 	in(guard.DropMemory, "kafka ahead", "old epoch", "stuck")
 	covered("9 a claim reads the row it waited for", nil, cheats{staleClaim: true},
@@ -82,7 +83,6 @@ func mutants() []mutant {
 	in(guard.FencedByWhom, "turns")
 	in(guard.TakenOver, "take-over")
 	model("records are marked before they are handled", cheats{unmarked: true}, "stuck", "stuck after a repair")
-	model("(a limit) a second copy of an answered EndTxn may arrive", cheats{strays: true}, "events without their offset", "lost", "group offset back")
 	return out
 }
 

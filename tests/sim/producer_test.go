@@ -22,7 +22,8 @@ type producer struct {
 	flushed bool
 	met     int // the Postgres its worker knew when the transaction began
 	fatal   error
-	strays  []*over // requests of the call under way that are still on their way
+
+	repeated bool // a request of this transaction was sent again without having been answered
 }
 
 func failed(class txn.Class, what string) error {
@@ -31,8 +32,8 @@ func failed(class txn.Class, what string) error {
 
 func (p *producer) id() string { return p.w.id }
 
-// ask sends a request until it is answered with something else than later, or the call is over. A copy that is late arrives nevertheless,
-// unless the call is answered: connections are in order.
+// ask sends a request until it is answered with something else than later, or the call is over. A copy that is late arrives nevertheless, also
+// when another one was answered meanwhile: each goes by a connection of its own.
 func (p *producer) ask(c *call, what string, serve func() code, then func(code)) {
 	var answer code
 	f := p.s.fate(p.w, toKafka)
@@ -45,26 +46,19 @@ func (p *producer) ask(c *call, what string, serve func() code, then func(code))
 		}
 		p.s.p.cuts = append(p.s.p.cuts, cutOff{p.w, toKafka, p.s.now + p.s.between(transactionTimeout-2*time.Second, transactionTimeout+2*time.Second)})
 	}
-	stray := &over{}
-	if f.late {
-		p.strays = append(p.strays, stray)
-	}
 	again := func() {
 		c.at(p.s.between(5*time.Millisecond, 100*time.Millisecond), func() { p.ask(c, what, serve, then) })
 	}
-	p.s.deliver(p.w, c, toKafka, f, stray, func(reply func()) {
+	p.s.deliver(p.w, c, toKafka, f, &over{}, func(reply func()) {
 		answer = serve()
 		p.s.say(p.w, what, int64(answer), int64(p.epoch))
 		reply()
 	}, func(answered bool) {
 		switch {
 		case !answered, answer.later():
+			p.repeated = p.repeated || !answered
 			again()
 		default:
-			for _, o := range p.strays {
-				o.over = !p.s.cheat.strays
-			}
-			p.strays = nil
 			then(answer)
 		}
 	})
@@ -73,7 +67,6 @@ func (p *producer) ask(c *call, what string, serve func() code, then func(code))
 // call is one blocking call of the client.
 func (p *producer) call(ctx context.Context, op string, f func(c *call)) error {
 	return p.w.park(ctx, op, -1, func(c *call) {
-		p.strays = nil
 		if p.fatal != nil {
 			c.finish(p.fatal)
 			return
@@ -119,7 +112,7 @@ func (p *producer) Begin() error {
 	if p.fatal != nil {
 		return p.fatal
 	}
-	p.unsent, p.entered, p.flushed, p.met = nil, false, false, p.w.store.met
+	p.unsent, p.entered, p.flushed, p.met, p.repeated = nil, false, false, p.w.store.met, false
 	return nil
 }
 
@@ -287,6 +280,9 @@ func (k *kafka) release(by *producer) {
 	}
 	k.held = left
 }
+
+// Repeated implements txn.Producer.
+func (p *producer) Repeated() bool { return p.repeated }
 
 // Close implements txn.Producer.
 func (p *producer) Close() {}

@@ -15,7 +15,6 @@ type cheats struct {
 	sameProducer  bool // 8: a lost producer goes on under its old epoch
 	staleClaim    bool // 9: a claim reads what was there before it waited for the row's lock
 	unmarked      bool // no process says what it begins, though there is a record that ends it
-	strays        bool // a copy of a request that was answered may still arrive: no TCP does that, a proxy could
 }
 
 // profile is what a seed draws once: how big, how bad. Each seed has only some kinds of faults, so that some have many of one kind.
