@@ -75,6 +75,9 @@ type healer struct {
 	maxBytes   int // in memory
 }
 
+// lockPatience is how long the session of a command that has just ended may take to be gone from Postgres, and with it its lock.
+const lockPatience = 2 * time.Second
+
 // leastBytes is more than the largest message.
 const leastBytes = 32 << 20
 
@@ -107,7 +110,7 @@ func (h *healer) alone(ctx context.Context) error {
 	if h.lock, err = h.desk.DB().Acquire(ctx); err != nil {
 		return fmt.Errorf("connect to postgres: %w", err)
 	}
-	for {
+	for until := time.Now().Add(lockPatience); ; {
 		var got bool
 		err := h.lock.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('exactly heal'), $1)`, int32(h.desk.Source().ID)).Scan(&got)
 		if err != nil {
@@ -116,10 +119,10 @@ func (h *healer) alone(ctx context.Context) error {
 		if got {
 			return nil
 		}
-		if !h.o.Wait {
+		if !h.o.Wait && time.Now().After(until) {
 			return &BusyError{h.cfg.Topics.Input, h.cfg.Group}
 		}
-		if err := wait.For(ctx, time.Second); err != nil {
+		if err := wait.For(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}

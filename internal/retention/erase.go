@@ -132,14 +132,23 @@ func connectAlone(ctx context.Context, c *config.Config) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// lockPatience is how long the session of a command that has just ended may take to be gone from Postgres, and with it its lock.
+const lockPatience = 2 * time.Second
+
 // alone ends with ErrRunning if a prune or an erasure is under way: one drops tables that the other writes to.
 func alone(ctx context.Context, conn *pgx.Conn) error {
-	var ok bool
-	err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('exactly prune'))`).Scan(&ok)
-	if err == nil && !ok {
-		err = ErrRunning
+	for until := time.Now().Add(lockPatience); ; {
+		var ok bool
+		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('exactly prune'))`).Scan(&ok); err != nil || ok {
+			return err
+		}
+		if time.Now().After(until) {
+			return ErrRunning
+		}
+		if err := wait.For(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // awaitPublished waits until Kafka has everything that is to be blanked: bytes that it is owed exist nowhere else.
