@@ -55,7 +55,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 		"go.delivery.report.fields":    "none", // they come all the same, to be thrown away: at least without keys and values
 		"go.logs.channel.enable":       true,
 	}
-	m["debug"] = strings.TrimPrefix(c.Kafka.Debug+",eos", ",") // see repeats
+	m["debug"] = strings.TrimPrefix(c.Kafka.Debug+","+debugged, ",") // see repeats
 	if err := security.Secure(m, &c.Kafka); err != nil {
 		return nil, err
 	}

@@ -8,15 +8,18 @@ import (
 // debugLevel is syslog's, which librdkafka uses.
 const debugLevel = 7
 
-// What librdkafka says of a transaction with debug=eos (rdkafka_txnmgr.c, 2.15.0): a line for each answer to an EndTxn, one of its own
-// making included (the connection broke, the time was up), after which it sends the request again; and one when the transaction is over.
+// What librdkafka says with debug=eos,broker (rdkafka_txnmgr.c and rdkafka_broker.c, 2.15.0): a line for each answer to an EndTxn, one of its
+// own making included (the connection broke, the time was up), after which it sends the request again; one for each connection that fails,
+// before anything is sent again; and one when the transaction is over.
 const (
+	debugged    = "eos,broker"
 	tagEndTxn   = "ENDTXN"
+	tagFail     = "FAIL"
 	tagComplete = "TXNCOMPLETE"
 )
 
 const (
-	// librdkafka sends a TxnOffsetCommit whose connection broke again after 500 ms, a figure that stands in its code, and says nothing.
+	// librdkafka sends a TxnOffsetCommit whose connection broke again after 500 ms, a figure that stands in its code.
 	repeatedOffsets = 450 * time.Millisecond
 	// How long the line that a transaction is over may take to come through the queue of logs.
 	lineWithin = time.Second
@@ -28,6 +31,7 @@ const (
 type repeats struct {
 	mu       sync.Mutex
 	answers  int           // to EndTxn, in this transaction
+	failed   bool          // a connection, in this transaction
 	slow     bool          // SendOffsetsToTransaction took as long as a repeated TxnOffsetCommit takes
 	complete chan struct{} // closed when the transaction is over and all it had to say was said
 	over     bool
@@ -39,7 +43,7 @@ func newRepeats() *repeats { return &repeats{complete: make(chan struct{})} }
 func (r *repeats) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.answers, r.slow, r.over, r.complete = 0, false, false, make(chan struct{})
+	r.answers, r.failed, r.slow, r.over, r.complete = 0, false, false, false, make(chan struct{})
 }
 
 // told takes a line of the debug log.
@@ -49,6 +53,8 @@ func (r *repeats) told(tag string) {
 	switch tag {
 	case tagEndTxn:
 		r.answers++
+	case tagFail:
+		r.failed = true
 	case tagComplete:
 		if !r.over {
 			r.over = true
@@ -77,5 +83,5 @@ func (r *repeats) any() bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.slow || r.answers > 1
+	return r.slow && r.failed || r.answers > 1
 }

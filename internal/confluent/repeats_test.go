@@ -20,7 +20,9 @@ func TestRepeats(t *testing.T) {
 		{"one answer", []string{"TXNAPI", tagEndTxn, tagComplete}, 5 * time.Millisecond, false},
 		{"nothing to end", []string{tagComplete}, 0, false},
 		{"sent again", []string{tagEndTxn, tagEndTxn, tagComplete}, 0, true},
-		{"offsets may have been sent again", []string{tagEndTxn, tagComplete}, 500 * time.Millisecond, true},
+		{"offsets may have been sent again", []string{tagFail, tagEndTxn, tagComplete}, 500 * time.Millisecond, true},
+		{"offsets are slow", []string{tagEndTxn, tagComplete}, 500 * time.Millisecond, false},
+		{"a connection failed that carried nothing", []string{tagFail, tagEndTxn, tagComplete}, 5 * time.Millisecond, false},
 		{"the log says nothing", nil, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
