@@ -104,11 +104,16 @@ fuzz: need ## decode and validate any bytes at all, FUZZTIME (1m) for each of th
 	@for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' schema/*_test.go); do \
 	echo "$$f"; go test ./schema -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -timeout 0 || exit 1; done
 
-bench: need ## what it does in a second, on this machine
-	go test ./tests/bench -run '^$$' -bench . -benchtime 1x -timeout 30m -v
+# One after the other on one stack: what bare clients and a bare COPY do, PEER=1 Kafka Streams with a JDBC sink, workers. ONLY=worker/client=franz/workers=1 takes one of them. What it
+# prints is for benchstat.
+CLICKS ?= 1000000
+ONLY   ?= .
+
+bench: need ## clicks a second, CPU, memory and bytes of CLICKS=1000000 clicks on Apache Kafka and Postgres (PEER=1: and of Kafka Streams; PROFILE=dir)
+	@sh scripts/need.sh java mvn
+	go test ./tests/bench -run '^$$' -bench 'BothSinks/$(ONLY)' -benchtime 1x -timeout 2h -args -clicks=$(CLICKS) $(if $(PEER),-peer) $(if $(AUDIT),-audit) $(if $(PROFILE),-profile=$(abspath $(PROFILE)))
 
 # The auditing process alone is measured; the state it audits is made before, which takes longer. It fails above 300 MiB.
-CLICKS ?= 1000000
 
 bench-audit: ## the audit of CLICKS=1000000 clicks on Apache Kafka: its rate, CPU and memory (TEST_STACK=embedded: without Java)
 	@if [ "$(TEST_STACK)" != embedded ]; then sh scripts/need.sh java mvn; fi

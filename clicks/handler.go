@@ -20,24 +20,25 @@ type Handler struct {
 	geo     *Geo
 	build   []byte
 	ip      *IP
-	limits  schema.Limits
+	limits  schema.Validator
 	counts  *engine.Counts // nil: nothing is counted
 	now     func() time.Time
 
-	values  []byte          // arena: events outlive the call, and one allocation serves many
-	headers []outbox.Header // likewise
+	click   schema.EnrichedClick // the one at hand; its strings are the record's bytes
+	values  []byte               // arena: events outlive the call, and one allocation serves many
+	headers []outbox.Header      // likewise
 }
 
 // NewHandler enriches with geo and writes events to topic output. Addresses are kept as they came; see KeepIP.
 func NewHandler(output string, d *schema.ClickDecoder, e *schema.EnrichedEncoder, geo *Geo) *Handler {
-	return &Handler{output: output, decoder: d, encoder: e, geo: geo, build: []byte(geo.Build()), ip: &IP{mode: "keep"}, limits: schema.DefaultLimits(), now: time.Now}
+	return &Handler{output: output, decoder: d, encoder: e, geo: geo, build: []byte(geo.Build()), ip: &IP{mode: "keep"}, limits: schema.Validator{Limits: schema.DefaultLimits()}, now: time.Now}
 }
 
 // KeepIP says what is kept of addresses from now on.
 func (h *Handler) KeepIP(ip *IP) { h.ip = ip }
 
 // Limit says what is taken for valid from now on.
-func (h *Handler) Limit(l schema.Limits) { h.limits = l }
+func (h *Handler) Limit(l schema.Limits) { h.limits.Limits = l }
 
 // Count says in which table the rows are counted from now on; nil: in none.
 func (h *Handler) Count(c *engine.Counts) { h.counts = c }
@@ -61,8 +62,8 @@ func tables() []engine.Table {
 
 // Handle implements engine.Handler.
 func (h *Handler) Handle(ctx context.Context, r *engine.Record, out *engine.Out) error {
-	var c schema.EnrichedClick
-	if err := h.decoder.Decode(ctx, r.Value, &c.Click); err != nil {
+	c := &h.click
+	if err := h.decoder.DecodeInPlace(ctx, r.Value, &c.Click); err != nil {
 		var bad *schema.InvalidError
 		if errors.As(err, &bad) {
 			return &engine.Permanent{Class: bad.Class, Stage: "decode", Message: bad.Message}
@@ -80,8 +81,8 @@ func (h *Handler) Handle(ctx context.Context, r *engine.Record, out *engine.Out)
 		addr, c.IP = kept, kept.String()
 	}
 
-	addRow(out, &c, addr, h.build, h.counts)
-	return out.Event(h.output, r.Key, h.encode(&c), h.header(r, out.Source()))
+	addRow(out, c, addr, h.build, h.counts)
+	return out.Event(h.output, r.Key, h.encode(c), h.header(r, out.Source()))
 }
 
 // Bounded is the check, for engine.Validated, of what is not even decoded.

@@ -241,6 +241,9 @@ func (w *Worker) published(e evPublished) {
 			messages += int64(len(it.Messages))
 			w.inFlight -= it.Bytes
 			w.step(it.Partition, Event{Kind: EvPublished, Life: it.Life, To: it.To})
+			if !guard.Off(guard.CaptureFirst) { // without it they are queued twice
+				putMessages(it.Messages)
+			}
 		case alive && (e.o == Aborted || e.o == StaleStamp) && !guard.Off(guard.SameBytesAgain):
 			again = append(again, it)
 		case e.o == Lost && guard.Off(guard.LookAgain):

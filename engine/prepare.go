@@ -88,7 +88,7 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 	if j.care != nil {
 		b.careful, b.Care = true, *j.care
 	}
-	b.Messages = make([]outbox.Message, 0, len(j.records))
+	b.Messages = getMessages(len(j.records))
 	out := &Out{b: b, shape: p.shape, sourceID: p.sourceID}
 	prefix := p.shape.Input + "/" + strconv.Itoa(int(j.partition)) + "/"
 	sources := make([]byte, 0, len(j.records)*(len(prefix)+12)) // one allocation for the exactly-source values of the whole batch

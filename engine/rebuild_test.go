@@ -21,7 +21,7 @@ import (
 var shape = &engine.Shape{Input: "in", DLQ: "dlq", Partitions: map[string]int{"out": 12, "dlq": 5}}
 
 // registry knows ClickAvsc as 1 and EnrichedClickAvsc as 2.
-func registry(t *testing.T) *schema.Registry {
+func registry(t testing.TB) *schema.Registry {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		avsc, ok := map[string]string{"1": schema.ClickAvsc, "2": schema.EnrichedClickAvsc}[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/hamba/avro/v2"
 )
@@ -38,7 +39,22 @@ func (d *ClickDecoder) Decode(ctx context.Context, value []byte, into *Click) er
 	if err != nil {
 		return err
 	}
-	s := string(value)
+	return readWhole(p, string(value), into)
+}
+
+// DecodeInPlace is Decode without the copy: the strings are value's own bytes, which must not change for as long as the strings are in use.
+func (d *ClickDecoder) DecodeInPlace(ctx context.Context, value []byte, into *Click) error {
+	if d.json {
+		return d.decodeJSON(ctx, value, into)
+	}
+	p, err := d.plan(ctx, value)
+	if err != nil {
+		return err
+	}
+	return readWhole(p, unsafe.String(unsafe.SliceData(value), len(value)), into)
+}
+
+func readWhole(p *plan, s string, into *Click) error {
 	if p.fast {
 		if c, pos := readClick(s, wireHeader); pos == len(s) {
 			*into = c

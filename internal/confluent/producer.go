@@ -24,6 +24,7 @@ type Producer struct {
 	topics  map[string]*string
 	drained chan struct{}
 	repeats *repeats
+	bulk    *bulkWriter // nil: messages go one by one
 }
 
 // NewProducer makes a producer under the worker's transactional id. Delivery reports are off: a message that could not be delivered
@@ -64,7 +65,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{}), repeats: newRepeats()}
+	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{}), repeats: newRepeats(), bulk: newBulkWriter(kp)}
 	p.keeper = security.Keep(&c.Kafka, kp, func(err error) { log.Warn("producer", zap.Error(err)) })
 	go func() {
 		for l := range kp.Logs() {
@@ -123,11 +124,15 @@ func (p *Producer) done(err error) error {
 // Begin implements txn.Producer.
 func (p *Producer) Begin() error {
 	p.repeats.begin()
+	p.forget()
 	return classify(p.p.BeginTransaction())
 }
 
 // Produce implements txn.Producer: it enqueues, waiting while the queue is full.
 func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
+	if done, err := p.collect(ctx, m); done {
+		return err
+	}
 	topic := p.topics[m.Topic]
 	if topic == nil {
 		t := m.Topic
@@ -154,13 +159,18 @@ func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
 			p.p.Flush(10)
 			continue
 		}
-		// Not fatal, then the transaction is to be aborted: one message less is not the transaction we captured.
-		e := &txn.Error{Class: txn.Abortable, Err: err}
-		if errors.As(err, &ke) && (ke.IsFatal() || ke.Code() == kafka.ErrFatal) {
-			e.Class = txn.Fatal
-		}
-		return e
+		return refused(err)
 	}
+}
+
+// refused is the class of a message's error. Not fatal, then the transaction is to be aborted: one message less is not the transaction we captured.
+func refused(err error) error {
+	var ke kafka.Error
+	e := &txn.Error{Class: txn.Abortable, Err: err}
+	if errors.As(err, &ke) && (ke.IsFatal() || ke.Code() == kafka.ErrFatal) {
+		e.Class = txn.Fatal
+	}
+	return e
 }
 
 // SendOffsets implements txn.Producer.
@@ -168,6 +178,9 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 	md, ok := s.(*kafka.ConsumerGroupMetadata)
 	if !ok || md == nil {
 		return &txn.Error{Class: txn.Stale, Err: errors.New("no group metadata")}
+	}
+	if err := p.hand(ctx); err != nil {
+		return err
 	}
 	tps := make([]kafka.TopicPartition, len(offsets))
 	for i := range offsets {
@@ -183,10 +196,18 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 }
 
 // Commit implements txn.Producer.
-func (p *Producer) Commit(ctx context.Context) error { return p.done(p.p.CommitTransaction(ctx)) }
+func (p *Producer) Commit(ctx context.Context) error {
+	if err := p.hand(ctx); err != nil {
+		return err
+	}
+	return p.done(p.p.CommitTransaction(ctx))
+}
 
 // Abort implements txn.Producer.
-func (p *Producer) Abort(ctx context.Context) error { return classify(p.p.AbortTransaction(ctx)) }
+func (p *Producer) Abort(ctx context.Context) error {
+	p.forget()
+	return classify(p.p.AbortTransaction(ctx))
+}
 
 // Repeated implements txn.Producer.
 func (p *Producer) Repeated() bool { return p.repeats.any() }
@@ -194,6 +215,9 @@ func (p *Producer) Repeated() bool { return p.repeats.any() }
 // Close implements txn.Producer.
 func (p *Producer) Close() {
 	p.keeper.Stop()
+	if p.bulk != nil {
+		p.bulk.close()
+	}
 	p.p.Close()
 	<-p.drained
 }

@@ -6,6 +6,7 @@
 package confluent
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,7 @@ type Source struct {
 	listener engine.Listener
 	keeper   *security.Keeper
 	log      *zap.Logger
+	bulk     *bulkReader // of all partitions that were set to an offset; nil: records come one by one
 }
 
 // NewSource joins the group under the worker's id as group.instance.id (static membership, KIP-345), cooperative-sticky (KIP-429).
@@ -70,12 +72,11 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer: %w", err)
 	}
-	s := &Source{c: kc, topic: c.Topics.Input, cfg: c, listener: l, log: log}
+	s := &Source{c: kc, topic: c.Topics.Input, cfg: c, listener: l, log: log, bulk: newBulkReader(kc)}
 	s.keeper = security.Keep(&c.Kafka, kc, func(err error) { log.Warn("consumer", zap.Error(err)) })
 	go drainLogs(kc.Logs(), log)
 	if err := kc.SubscribeTopics([]string{c.Topics.Input}, s.rebalance); err != nil {
-		s.keeper.Stop()
-		_ = kc.Close()
+		_ = s.Close()
 		return nil, fmt.Errorf("subscribe to %s: %w", c.Topics.Input, err)
 	}
 	return s, nil
@@ -139,6 +140,35 @@ func ids(ps []kafka.TopicPartition) []int32 {
 
 // Poll implements engine.Source.
 func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.Record, error) {
+	if s.bulk == nil {
+		return s.each(buf, n, wait)
+	}
+	// Rebalances, errors and whatever else the group has to say come by the client's own queue: it is looked at in between.
+	const look = 10 * time.Millisecond
+	for before, until := len(buf), time.Now().Add(wait); ; {
+		var err error
+		if buf, err = s.each(buf, n, 0); err != nil || len(buf) > before {
+			return buf, err
+		}
+		if buf, err = s.bulk.read(buf, n, max(0, min(time.Until(until), look))); err != nil {
+			var ke kafka.Error
+			if errors.As(err, &ke) {
+				err = s.trouble(ke)
+			}
+			return buf, err
+		}
+		if len(buf) > before {
+			s.keeper.Works()
+			return buf, nil
+		}
+		if time.Until(until) < time.Millisecond {
+			return buf, nil
+		}
+	}
+}
+
+// each is Poll by the client's own queue.
+func (s *Source) each(buf []engine.Record, n int, wait time.Duration) ([]engine.Record, error) {
 	ms, bytes := int(wait.Milliseconds()), 0
 	for range n {
 		switch e := s.c.Poll(ms).(type) {
@@ -154,14 +184,8 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 				return buf, nil
 			}
 		case kafka.Error:
-			if e.IsFatal() || e.Code() == kafka.ErrFencedInstanceID {
-				return buf, &engine.FatalError{Err: e}
-			}
-			if e.Code() == kafka.ErrAutoOffsetReset { // said once, without its partition, which is not fetched any more
-				return buf, &engine.PartitionError{Partition: engine.SomePartition, Err: e}
-			}
-			if !s.keeper.Event(e) {
-				return buf, security.ExplainEvent(&s.cfg.Kafka, e)
+			if err := s.trouble(e); err != nil {
+				return buf, err
 			}
 		case kafka.OAuthBearerTokenRefresh:
 			s.keeper.Event(e)
@@ -169,6 +193,19 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 		ms = 0
 	}
 	return buf, nil
+}
+
+// trouble is an error with its class; nil if it is somebody else's affair.
+func (s *Source) trouble(e kafka.Error) error {
+	switch {
+	case e.IsFatal(), e.Code() == kafka.ErrFencedInstanceID:
+		return &engine.FatalError{Err: e}
+	case e.Code() == kafka.ErrAutoOffsetReset: // said once, without its partition, which is not fetched any more
+		return &engine.PartitionError{Partition: engine.SomePartition, Err: e}
+	case s.keeper.Event(e):
+		return nil
+	}
+	return security.ExplainEvent(&s.cfg.Kafka, e)
 }
 
 func record(m *kafka.Message) engine.Record {
@@ -197,6 +234,9 @@ func (s *Source) Seek(partition int32, offset int64) error {
 	res, err := s.c.SeekPartitions(tp)
 	if err == nil && len(res) == 1 {
 		err = res[0].Error
+	}
+	if err == nil && s.bulk != nil && !s.bulk.forward(s.topic, partition) {
+		err = errors.New("no such partition")
 	}
 	if err == nil {
 		err = s.c.Resume(tp)
@@ -228,6 +268,10 @@ const closeTimeout = 5 * time.Second
 // Close implements engine.Source. A static member sends no LeaveGroup: engine.Group.Leave does, where it is meant.
 func (s *Source) Close() error {
 	s.keeper.Stop()
+	if s.bulk != nil {
+		s.bulk.close()
+		s.bulk = nil
+	}
 	done := make(chan error, 1)
 	go func() { done <- s.c.Close() }()
 	t := time.NewTimer(closeTimeout)

@@ -32,8 +32,8 @@ type Producer struct {
 	sent    bool // offsets were sent in this transaction
 	repeats *repeats
 
-	batch   []kgo.Record       // arena: one allocation serves many records
-	headers []kgo.RecordHeader // likewise
+	promise func(*kgo.Record, error)
+	arena   arena
 }
 
 // NewProducer makes a producer under the worker's transactional id. A message that could not be delivered fails the transaction's
@@ -75,7 +75,9 @@ func NewProducer(c *config.Config, maxMessage int, log *zap.Logger) (*Producer, 
 		cl.Close()
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	return &Producer{cl: cl, offsets: offsets, id: c.TransactionalID(c.Worker.ID), repeats: rep}, nil
+	p := &Producer{cl: cl, offsets: offsets, id: c.TransactionalID(c.Worker.ID), repeats: rep}
+	p.promise = p.done // as a value once: it would be an allocation a record
+	return p, nil
 }
 
 // classify is the client's error with what it leads to.
@@ -116,7 +118,8 @@ func (p *Producer) Begin() error {
 
 func (p *Producer) done(_ *kgo.Record, err error) {
 	if err != nil {
-		p.failed.CompareAndSwap(nil, &err)
+		failed := err // err itself would go to the heap for every record
+		p.failed.CompareAndSwap(nil, &failed)
 	}
 }
 
@@ -130,29 +133,12 @@ func undelivered(err error) error {
 	return e
 }
 
-const arena = 1024
-
 // Produce implements txn.Producer: it buffers, waiting while the buffer is full.
 func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
 	if err := p.failed.Load(); err != nil {
 		return undelivered(*err)
 	}
-	if len(p.batch) == cap(p.batch) {
-		p.batch = make([]kgo.Record, 0, arena)
-	}
-	p.batch = append(p.batch, kgo.Record{Topic: m.Topic, Partition: m.Partition, Key: m.Key, Value: m.Value, Timestamp: time.UnixMilli(m.TimestampMs)})
-	r := &p.batch[len(p.batch)-1]
-	if n := len(m.Headers); n > 0 {
-		if cap(p.headers)-len(p.headers) < n {
-			p.headers = make([]kgo.RecordHeader, 0, max(3*arena, n))
-		}
-		at := len(p.headers)
-		for _, h := range m.Headers {
-			p.headers = append(p.headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
-		}
-		r.Headers = p.headers[at:len(p.headers):len(p.headers)]
-	}
-	p.cl.Produce(ctx, r, p.done)
+	p.cl.Produce(ctx, p.arena.record(m), p.promise)
 	p.records++
 	return nil
 }
@@ -223,11 +209,16 @@ func (p *Producer) Commit(ctx context.Context) error {
 	if err := p.flush(ctx); err != nil {
 		return err
 	}
-	return p.end(ctx, kgo.TryCommit)
+	err := p.end(ctx, kgo.TryCommit)
+	if err == nil { // and each record's promise was kept by the flush: nobody holds them any more
+		p.arena.again()
+	}
+	return err
 }
 
 // Abort implements txn.Producer.
 func (p *Producer) Abort(ctx context.Context) error {
+	p.arena = arena{} // the client may still hold some
 	if err := p.cl.AbortBufferedRecords(ctx); err != nil {
 		return classify(err)
 	}
