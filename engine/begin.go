@@ -178,6 +178,7 @@ func (w *Worker) prepared(p prepared) {
 			b.captured() // what it holds goes back
 			continue
 		}
+		w.giveBack(b)
 		w.ready = append(w.ready, b)
 		w.inFlight += b.Bytes
 	}
@@ -193,6 +194,25 @@ func (w *Worker) prepared(p prepared) {
 			w.failed(id, f.life, reasonOf(f.err), f.err)
 		}
 	}
+}
+
+// giveBack puts the records that a batch had no room for in front of what has come since.
+func (w *Worker) giveBack(b *Batch) {
+	rest := b.rest
+	b.rest = nil
+	s := w.parts[b.Partition]
+	if len(rest) == 0 || s == nil || s.m.Life != b.Life || s.m.State != Consuming {
+		putRecords(rest)
+		return
+	}
+	for i := range rest {
+		s.bytes += rest[i].size()
+		w.buffered += rest[i].size()
+	}
+	behind := s.buf
+	s.buf, s.next = append(rest, behind...), b.To
+	putRecords(behind)
+	w.enough(s)
 }
 
 // markGone: the batch that was marked is captured, and the mark gone with it.

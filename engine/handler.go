@@ -51,6 +51,7 @@ type Batch struct {
 
 	Care    Care // what the row keeps of it
 	careful bool
+	rest    []Record // behind To: not handled, since what came before is enough for one capture
 
 	Head *ledger.Head // of the entry of its capture, set by the store
 }

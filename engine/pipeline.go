@@ -56,12 +56,17 @@ func (w *Worker) accept(c chunk) {
 		s.buf = append(s.buf, *r)
 		s.bytes += r.size()
 		w.buffered += r.size()
-		if !s.full && s.bytes >= w.cfg.MaxInFlight/fullShare {
-			s.full = true
-			w.poll.command(command{partition: r.Partition, kind: cmdFull})
-		}
+		w.enough(s)
 	}
 	putRecords(c.records)
+}
+
+// enough: from here on a partition is not fetched.
+func (w *Worker) enough(s *slot) {
+	if !s.full && s.bytes >= w.cfg.MaxInFlight/fullShare {
+		s.full = true
+		w.poll.command(command{partition: s.m.ID, kind: cmdFull})
+	}
 }
 
 // newLeader: the first record since the claim is of a later leader than the one before it, which is captured. That is most times no more than

@@ -24,6 +24,10 @@ type prepJob struct {
 	care      *Care                // they are handled with it: what the row keeps of it; nil: without
 }
 
+// outputShare is how many times Config.MaxBytes a capture may write: dead letters stand in two tables. Records that are small but make much, a replay's
+// pointers, would else be bounded by nothing.
+const outputShare = 2
+
 // prepared is what came of the jobs. failed are partitions whose handler met a transient error at its first record.
 type prepared struct {
 	batches []*Batch
@@ -45,6 +49,8 @@ type preparer struct {
 	salts    *rand.ChaCha8
 	log      *zap.Logger
 	panics   map[string]bool // stacks that were logged
+	most     int             // bytes of output in one run, about; 0: no bound
+	left     int             // of these
 }
 
 func newPreparer(h Handler, shape *Shape, sourceID int16) *preparer {
@@ -63,8 +69,12 @@ func newSalts() *rand.ChaCha8 {
 
 func (p *preparer) run(ctx context.Context, jobs []prepJob) prepared {
 	var out prepared
+	p.left = p.most
 	for i := range jobs {
 		b, err := p.batch(ctx, &jobs[i])
+		if b != nil {
+			p.left -= b.written()
+		}
 		putRecords(jobs[i].records)
 		if b != nil {
 			out.batches = append(out.batches, b)
@@ -120,6 +130,10 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 		b.Records++
 		b.To, b.LeaderEpoch = r.Offset+1, r.LeaderEpoch
 		b.Bytes += r.size()
+		if p.most > 0 && b.written() >= p.left && i+1 < len(j.records) {
+			b.rest = append(getRecords(), j.records[i+1:]...)
+			break
+		}
 	}
 	return p.finish(b, digest), nil
 }
@@ -149,11 +163,17 @@ func (p *preparer) finish(b *Batch, digest *ledger.Digest) *Batch {
 	}
 	b.Care = b.Care.Behind(b.To)
 	b.Digest, b.Schemas = digest.Sum(), b.made.String()
-	b.Bytes += len(b.Outbox) + len(b.DeadRows)
-	for _, t := range b.Tables {
-		b.Bytes += len(t)
-	}
+	b.Bytes += b.written()
 	return b
+}
+
+// written is what the capture writes, in bytes.
+func (b *Batch) written() int {
+	n := len(b.Outbox) + len(b.DeadRows)
+	for _, t := range b.Tables {
+		n += len(t)
+	}
+	return n
 }
 
 // DeadLetterCopySQL opens the COPY that a batch's DeadRows go to.

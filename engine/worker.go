@@ -20,7 +20,7 @@ type Config struct {
 	Handler  Handler
 
 	MaxRecords   int       // records in one capture
-	MaxBytes     int       // input bytes in one capture
+	MaxBytes     int       // input bytes in one capture; outputShare times as many of output
 	MaxInFlight  int       // bytes read and not yet published
 	DrainRecords int       // outbox rows in one transaction of a drain
 	DeadShare    DeadShare // how much may become dead letters
@@ -145,7 +145,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg: cfg, log: cfg.Log, obs: cfg.Observer, evs: make(chan any, 256), parts: map[int32]*slot{}, lives: map[int32]uint64{}, pollEnded: make(chan error, 1),
 		prep: newPreparer(cfg.Handler, &cfg.Shape, cfg.SourceID),
 	}
-	w.prep.log = cfg.Log
+	w.prep.log, w.prep.most = cfg.Log, outputShare*cfg.MaxBytes
 	w.looks = coalescer{run: w.look}
 	w.fences = coalescer{run: w.fence}
 	w.scans = coalescer{run: w.scan}
