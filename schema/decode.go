@@ -47,7 +47,7 @@ func (d *ClickDecoder) Decode(ctx context.Context, value []byte, into *Click) er
 	}
 	var c EnrichedClick
 	if err := read(p, s, wireHeader, &c); err != nil {
-		return &InvalidError{ClassDecode, err.Error()}
+		return undecodable(err)
 	}
 	*into = c.Click
 	return nil
@@ -78,7 +78,7 @@ func (d *EnrichedDecoder) Decode(ctx context.Context, value []byte, into *Enrich
 	}
 	var c EnrichedClick
 	if err := read(p, s, wireHeader, &c); err != nil {
-		return &InvalidError{ClassDecode, err.Error()}
+		return undecodable(err)
 	}
 	*into = c
 	return nil
