@@ -59,7 +59,7 @@ e2e: need ## the same behaviour on Apache Kafka, with one broker and with three,
 
 proof: need ## on Apache Kafka as well: audits beside kills, tampering, heals, pruning, replays, input that can't be trusted (Java 17, Maven)
 	@sh scripts/need.sh java mvn
-	TEST_STACK=kafka go run ./internal/testcount $(E2E_FLAGS) -run '$(PROOF)' ./tests/behaviour
+	TEST_STACK=kafka go run ./internal/testcount $(E2E_FLAGS) -tags e2e -run '$(PROOF)' ./tests/behaviour
 	TEST_STACK=kafka go run ./internal/testcount $(E2E_FLAGS) -tags e2e ./internal/retention ./tests/heal
 	TEST_STACK=kafka3 go run ./internal/testcount $(E2E_FLAGS) ./tests/conformance
 

@@ -158,6 +158,7 @@ func TestDecodeEvolution(t *testing.T) {
 		add          map[string]any
 		want         func(*Click)
 		refused      string
+		met          string // a branch that can't be read was written
 	}{
 		{name: "added fields, in another order", writer: record(`{"name":"ip","type":"string"},{"name":"note","type":["null","string"],"default":null},
 			{"name":"url","type":"string"},{"name":"tags","type":{"type":"map","values":{"type":"array","items":"double"}}},{"name":"timestamp","type":"long"},
@@ -173,11 +174,18 @@ func TestDecodeEvolution(t *testing.T) {
 		{name: "int read as long", writer: record(`{"name":"user_id","type":"int"},{"name":"session_id","type":"string"},` + rest), add: map[string]any{"user_id": 42}},
 		{name: "bytes read as string", writer: record(`{"name":"user_id","type":"long"},{"name":"session_id","type":"bytes"},` + rest), add: map[string]any{"session_id": []byte(want.SessionID)}},
 		{name: "union of what can be read", writer: record(`{"name":"user_id","type":["int","long"]},{"name":"session_id","type":"string"},` + rest), add: map[string]any{"user_id": int64(42)}},
-		{name: "nullable", writer: record(`{"name":"user_id","type":["null","long"]},{"name":"session_id","type":"string"},` + rest), refused: "schema 9"},
+		{name: "nullable", writer: record(`{"name":"user_id","type":["null","long"]},{"name":"session_id","type":"string"},` + rest), add: map[string]any{"user_id": int64(42)}},
+		{name: "nullable, and null", writer: record(`{"name":"user_id","type":["null","long"]},{"name":"session_id","type":"string"},` + rest), add: map[string]any{"user_id": nil},
+			met: "field user_id: a null cannot be read as long"},
+		{name: "nothing of a union", writer: record(`{"name":"user_id","type":["null","boolean"]},{"name":"session_id","type":"string"},` + rest), refused: "field user_id: a null cannot be read as long"},
+		{name: "microseconds of a union", writer: record(`{"name":"user_id","type":"long"},{"name":"session_id","type":"string"},{"name":"timestamp","type":["string",{"type":"long","logicalType":"timestamp-micros"}]},{"name":"url","type":"string"},{"name":"ip","type":"string"}`),
+			refused: "timestamp: a string cannot be read as long"},
+		{name: "a click or nothing", writer: `["null",` + record(`{"name":"user_id","type":"long"},{"name":"session_id","type":"string"},`+rest) + `]`,
+			add: map[string]any{"exactly.Click": values}},
 		{name: "alias of a field", evolved: true, writer: record(`{"name":"user_id","type":"long"},{"name":"sid","type":"string"},` + rest), add: map[string]any{"sid": want.SessionID}},
 		{name: "alias and name: the name counts", evolved: true, writer: record(`{"name":"sid","type":"string"},{"name":"user_id","type":"long"},{"name":"session_id","type":"string"},` + rest), add: map[string]any{"sid": "other"}},
 		{name: "alias that the reader lacks", writer: record(`{"name":"user_id","type":"long"},{"name":"sid","type":"string"},` + rest), refused: "session_id is missing"},
-		{name: "string for long", writer: record(`{"name":"user_id","type":"string"},{"name":"session_id","type":"string"},` + rest), refused: "not compatible"},
+		{name: "string for long", writer: record(`{"name":"user_id","type":"string"},{"name":"session_id","type":"string"},` + rest), refused: "a string cannot be read as long"},
 		{name: "microseconds", writer: record(`{"name":"user_id","type":"long"},{"name":"session_id","type":"string"},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-micros"}},{"name":"url","type":"string"},{"name":"ip","type":"string"}`),
 			refused: "timestamp-micros cannot be read as timestamp-millis"},
 		{name: "nanoseconds, unknown to hamba", writer: record(`{"name":"user_id","type":"long"},{"name":"session_id","type":"string"},{"name":"timestamp","type":{"type":"long","logicalType":"timestamp-nanos"}},{"name":"url","type":"string"},{"name":"ip","type":"string"}`),
@@ -217,6 +225,11 @@ func TestDecodeEvolution(t *testing.T) {
 				require.ErrorAs(t, err, &invalid)
 				require.Equal(t, ClassIncompatible, invalid.Class)
 				require.Contains(t, invalid.Message, c.refused)
+				return
+			}
+			if c.met != "" {
+				requireClass(t, err, ClassDecode)
+				require.ErrorContains(t, err, c.met)
 				return
 			}
 			require.NoError(t, err)

@@ -63,7 +63,7 @@ func readWhole(p *plan, s string, into *Click) error {
 	}
 	var c EnrichedClick
 	if err := read(p, s, wireHeader, &c); err != nil {
-		return &InvalidError{ClassDecode, err.Error()}
+		return undecodable(err)
 	}
 	*into = c.Click
 	return nil
@@ -94,7 +94,7 @@ func (d *EnrichedDecoder) Decode(ctx context.Context, value []byte, into *Enrich
 	}
 	var c EnrichedClick
 	if err := read(p, s, wireHeader, &c); err != nil {
-		return &InvalidError{ClassDecode, err.Error()}
+		return undecodable(err)
 	}
 	*into = c
 	return nil

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -32,31 +34,75 @@ const (
 )
 
 var ourJSON = func() *jsonschema.Schema {
-	s, err := compileJSON(ClickJSON)
+	s, err := compileJSON(&WriterSchema{Text: ClickJSON})
 	if err != nil {
 		panic("schema: an embedded schema does not compile: " + err.Error())
 	}
 	return s
 }()
 
-// closed loads nothing: a stranger's schema must not make us read files, or ask other hosts.
-type closed struct{}
+// documents are what a schema refers to, by their addresses, and all that is loaded for it: a stranger's schema must not make us read files, or ask other
+// hosts.
+type documents map[string]any
 
-func (closed) Load(string) (any, error) {
-	return nil, errors.New("it refers to another document, which is not supported for JSON Schema")
+// Load implements jsonschema.URLLoader.
+func (d documents) Load(address string) (any, error) {
+	if doc, ok := d[address]; ok {
+		return doc, nil
+	}
+	return nil, errors.New("it refers to a document that is not among its references in the registry")
 }
 
-func compileJSON(text string) (*jsonschema.Schema, error) {
-	doc, err := parseJSON([]byte(text))
+// root is where a schema is that does not say it. It has a path, so that relative names can be told from it.
+const root = "exactly:///schema"
+
+// compileJSON compiles a schema, with what it refers to. A reference's name may be relative to the schema, or to another of those it refers to; of several
+// documents by one name the first counts, as for other clients of the registry.
+func compileJSON(w *WriterSchema) (*jsonschema.Schema, error) {
+	doc, err := parseJSON([]byte(w.Text))
 	if err != nil {
 		return nil, err
 	}
+	bases := []*url.URL{address(doc)}
+	referred := make([]any, len(w.References))
+	for i, text := range w.References {
+		if referred[i], err = parseJSON([]byte(text)); err != nil {
+			return nil, fmt.Errorf("what it refers to: %w", err)
+		}
+		bases = append(bases, address(referred[i]))
+	}
+	known := documents{}
+	for _, base := range bases {
+		for i, name := range w.Names {
+			if at, err := base.Parse(name); err == nil && known[at.String()] == nil {
+				known[at.String()] = referred[i]
+			}
+		}
+	}
+	for i := range referred {
+		if at := bases[i+1].String(); at != root && known[at] == nil {
+			known[at] = referred[i]
+		}
+	}
 	c := jsonschema.NewCompiler()
-	c.UseLoader(closed{})
-	if err := c.AddResource("urn:exactly:schema", doc); err != nil {
+	c.UseLoader(known)
+	if err := c.AddResource(root, doc); err != nil {
 		return nil, err
 	}
-	return c.Compile("urn:exactly:schema")
+	return c.Compile(root)
+}
+
+// address is where a document says that it is.
+func address(doc any) *url.URL {
+	at, _ := url.Parse(root)
+	if m, ok := doc.(map[string]any); ok {
+		if id, ok := m["$id"].(string); ok {
+			if own, err := at.Parse(id); err == nil {
+				return own
+			}
+		}
+	}
+	return at
 }
 
 // Format says what clicks are written in: Avro, which is the default, or JSON. Set it before the first Decode.
@@ -135,7 +181,7 @@ func registeredJSON(w *WriterSchema) (*jsonschema.Schema, error) {
 	if w.Type != "JSON" {
 		return nil, incompatible(w, "is %s, not JSON", w.Type)
 	}
-	s, err := compileJSON(w.Text)
+	s, err := compileJSON(w)
 	if err != nil {
 		return nil, incompatible(w, "%v", err)
 	}
@@ -151,6 +197,7 @@ type compiled struct {
 var (
 	errNotJSON    = errors.New("not JSON")
 	errNotUTF8    = errors.New("not UTF-8")
+	errHalf       = errors.New("an escape in it is half a character: a surrogate without the other")
 	errJSONNumber = errors.New("a number in it has too many digits, or too large an exponent")
 )
 
@@ -168,10 +215,41 @@ func parseJSON(b []byte) (any, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errNotJSON
 	}
+	if !surrogatesPaired(b) {
+		return nil, errHalf // encoding/json has put something else in its place
+	}
 	if !numbersFit(doc) {
 		return nil, errJSONNumber
 	}
 	return doc, nil
+}
+
+// surrogatesPaired says whether every \uD800 to \uDBFF in a JSON document is followed by one of \uDC00 to \uDFFF, and none of these is without.
+func surrogatesPaired(b []byte) bool {
+	unit := func(at int) rune { // of the escape there, or 0
+		if at+6 > len(b) || b[at] != '\\' || b[at+1] != 'u' {
+			return 0
+		}
+		v, _ := strconv.ParseUint(string(b[at+2:at+6]), 16, 16)
+		return rune(v)
+	}
+	for at := bytes.IndexByte(b, '\\'); at >= 0 && at < len(b); {
+		next := 2
+		if r := unit(at); utf16.IsSurrogate(r) {
+			if utf16.DecodeRune(r, unit(at+6)) == utf8.RuneError {
+				return false
+			}
+			next = 12
+		}
+		if at += next; at < len(b) {
+			more := bytes.IndexByte(b[at:], '\\')
+			if more < 0 {
+				return true
+			}
+			at += more
+		}
+	}
+	return true
 }
 
 func numbersFit(doc any) bool {

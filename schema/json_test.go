@@ -30,12 +30,27 @@ func TestDecodeJSON(t *testing.T) {
 	add(62, strings.Replace(ClickJSON, `{"type": "integer", "description": "1`, `{"$ref": "file:///etc/passwd", "description": "1`, 1))
 	add(63, `{"type": 7}`)
 	add(64, `{"type":"object","properties":{"url":{"enum":["secret"]}}}`)
+	refer := func(id int, text string, refs ...sr.SchemaReference) {
+		fake.SeedSchema("refers"+string(rune('a'+id)), 1, id, sr.Schema{Schema: text, Type: sr.TypeJSON, References: refs})
+	}
+	add(65, `{"$id":"https://elsewhere.example/types/id.json","type":"integer","minimum":7,"$comment":"x"}`)
+	refer(66, `{"$ref":"id.json","maximum":50}`, sr.SchemaReference{Name: "https://elsewhere.example/types/id.json", Subject: "json" + string(rune('a'+65)), Version: 1})
+	refer(67, `{"properties":{"user_id":{"$ref":"id.json"}}}`, sr.SchemaReference{Name: "id.json", Subject: "json" + string(rune('a'+65)), Version: 1})
+	refer(68, `{"$id":"https://site.example/click.json","properties":{"user_id":{"$ref":"types/id.json#"}}}`,
+		sr.SchemaReference{Name: "types/id.json", Subject: "json" + string(rune('a'+65)), Version: 1})
+	id := sr.SchemaReference{Name: "id.json", Subject: "json" + string(rune('a'+65)), Version: 1}
+	refer(71, `{"allOf":[{"$ref":"id.json"},{"maximum":50}]}`, id)
+	refer(69, `{"properties":{"user_id":{"$ref":"bounded.json"}}}`, sr.SchemaReference{Name: "bounded.json", Subject: "refers" + string(rune('a'+71)), Version: 1})
+	refer(70, `{"properties":{"user_id":{"$ref":"https://elsewhere.example/types/id.json"}}}`, sr.SchemaReference{Name: "other name", Subject: "json" + string(rune('a'+65)), Version: 1})
 	d := NewClickDecoder(reg)
 	d.Format(JSON)
 	want := sample().Click
+	small := want
+	small.UserID = 3
 	body := clickJSON(want, "")
 	for name, value := range map[string][]byte{
 		"as it is": body, "with more": clickJSON(want, `,"x":{"y":[1e300,null]}`), "framed": framed(60, body), "framed with more": framed(61, clickJSON(want, `,"referrer":"r"`)),
+		"a schema by reference": framed(67, body), "by reference, relative to its id": framed(68, body), "by the other's id": framed(70, body), "by reference to a reference": framed(69, body), "a pair of surrogates": clickJSON(want, `,"x":"\\\ud83d\ude00\\ud800"`),
 		"white space": []byte("\n " + string(body) + "\n"),
 	} {
 		var got Click
@@ -62,6 +77,15 @@ func TestDecodeJSON(t *testing.T) {
 		{"deep", ClassDecode, "not JSON", []byte(strings.Repeat("[", 1<<20))},
 		{"their schema wants more", ClassDecode, "keyword required", framed(61, body)},
 		{"their enum", ClassDecode, "field url: breaks its schema's keyword enum", framed(64, body)},
+		{"what their reference forbids", ClassDecode, "field user_id: breaks its schema's keyword minimum", framed(67, clickJSON(small, ""))},
+		{"likewise, relative to its id", ClassDecode, "field user_id: breaks its schema's keyword minimum", framed(68, clickJSON(small, ""))},
+		{"likewise, by the other's id", ClassDecode, "field user_id: breaks its schema's keyword minimum", framed(70, clickJSON(small, ""))},
+		{"likewise, two references away", ClassDecode, "field user_id: breaks its schema's keyword minimum", framed(69, clickJSON(small, ""))},
+		{"refers to what is not there", ClassIncompatible, "not among its references", framed(66, body)},
+		{"half a character", ClassDecode, "half a character", clickJSON(want, `,"x":"\ud800"`)},
+		{"the other half", ClassDecode, "half a character", clickJSON(want, `,"x":"\\\udc00"`)},
+		{"two first halves", ClassDecode, "half a character", clickJSON(want, `,"x":"\ud800\ud800\udc00"`)},
+		{"half a character, at the end", ClassDecode, "half a character", []byte(`"\ud800"`)},
 		{"unknown id", ClassUnknown, "77", framed(77, body)},
 		{"an Avro id", ClassIncompatible, "is AVRO, not JSON", framed(1, body)},
 		{"refers to a file", ClassIncompatible, "schema 62", framed(62, body)},

@@ -17,6 +17,7 @@ const (
 	kindMap
 	kindUnion
 	kindRecord
+	kindUnreadable // a branch of a union that can't be read as ours: an error if it is met
 )
 
 // target is where a value goes.
@@ -41,6 +42,7 @@ type node struct {
 	size  int            // kindFixed: bytes; kindEnum: symbols
 	kids  []*node        // kindArray, kindMap: one; kindUnion, kindRecord: in order
 	names []string       // kindRecord: the writer's names of its fields, for messages
+	why   error          // kindUnreadable
 	start *EnrichedClick // kindRecord that is read: the reader's defaults for what the writer lacks
 }
 

@@ -27,6 +27,7 @@ type WriterSchema struct {
 	Type       string   // AVRO, PROTOBUF, JSON
 	Text       string   // as it was registered
 	References []string // texts of the schemas it refers to, each after those that it needs itself
+	Names      []string // what each is called where it is referred to
 }
 
 // Registry is a client of a schema registry (Confluent API), with a cache. It is safe for concurrent use.
@@ -169,7 +170,7 @@ func (r *Registry) fetch(ctx context.Context, id int) (*WriterSchema, error) {
 		return nil, &TransientError{fmt.Sprintf("fetch schema %d", id), errors.New("the answer holds no schema")}
 	}
 	s := &WriterSchema{ID: id, Type: got.Type.String(), Text: got.Schema}
-	if err := r.references(ctx, got.References, map[sr.SchemaReference]bool{}, &s.References); err != nil {
+	if err := r.references(ctx, got.References, map[sr.SchemaReference]bool{}, s); err != nil {
 		return nil, &TransientError{fmt.Sprintf("fetch what schema %d refers to", id), err}
 	}
 	r.mu.Lock()
@@ -179,8 +180,8 @@ func (r *Registry) fetch(ctx context.Context, id int) (*WriterSchema, error) {
 	return s, nil
 }
 
-// references appends the texts of refs to texts, depth first.
-func (r *Registry) references(ctx context.Context, refs []sr.SchemaReference, seen map[sr.SchemaReference]bool, texts *[]string) error {
+// references appends what refs refer to to w, depth first.
+func (r *Registry) references(ctx context.Context, refs []sr.SchemaReference, seen map[sr.SchemaReference]bool, w *WriterSchema) error {
 	for _, ref := range refs {
 		if seen[ref] {
 			continue
@@ -195,10 +196,10 @@ func (r *Registry) references(ctx context.Context, refs []sr.SchemaReference, se
 		if err != nil {
 			return fmt.Errorf("%s version %d: %w", ref.Subject, ref.Version, err)
 		}
-		if err := r.references(ctx, got.References, seen, texts); err != nil {
+		if err := r.references(ctx, got.References, seen, w); err != nil {
 			return err
 		}
-		*texts = append(*texts, got.Schema.Schema)
+		w.References, w.Names = append(w.References, got.Schema.Schema), append(w.Names, ref.Name)
 	}
 	return nil
 }

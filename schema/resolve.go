@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,9 +14,9 @@ import (
 // maxMessage bounds an error's text, in bytes.
 const maxMessage = 500
 
-// resolve makes the plan to read what writer wrote as reader (Avro 1.12, Schema Resolution). hamba decides whether the two are
-// compatible; the reading is ours, because hamba's takes a value that ends early for a whole one, can't say what is left over, and spins on a
-// block that claims 2^62 nulls; its Resolve also refuses a union of int and long. The error is an *InvalidError.
+// resolve makes the plan to read what writer wrote as reader (Avro 1.12, Schema Resolution). Of a union it is the branch that was written that has to be
+// readable: a plan knows those that are not, and at least one must be. The reading is ours, because hamba's takes a value that ends early for a whole one,
+// can't say what is left over, and spins on a block that claims 2^62 nulls; its Resolve also refuses a union of int and long. The error is an *InvalidError.
 func resolve(reader *avro.RecordSchema, w *WriterSchema) (p *plan, err error) {
 	defer func() {
 		if r := recover(); r != nil { // a schema is a stranger's text, too
@@ -29,15 +30,33 @@ func resolve(reader *avro.RecordSchema, w *WriterSchema) (p *plan, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := avro.NewSchemaCompatibility().Compatible(reader, writer); err != nil {
-		return nil, incompatible(w, "%v", err)
-	}
 	r := resolver{skipped: map[string]*node{}}
 	root, err := r.record(reader, writer)
 	if err != nil {
 		return nil, incompatible(w, "%v", err)
 	}
 	return &plan{root: root, nodes: r.nodes, fast: isOurs(root, len(reader.Fields()))}, nil
+}
+
+// compatible is stricter than resolve: whatever is written as w can be read as reader, in every branch of every union. hamba says so, too. The error is an
+// *InvalidError.
+func compatible(reader *avro.RecordSchema, w *WriterSchema) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = incompatible(w, "%v", r)
+		}
+	}()
+	if _, err := resolve(reader, w); err != nil {
+		return err
+	}
+	writer, err := parse(w)
+	if err != nil {
+		return err
+	}
+	if err := avro.NewSchemaCompatibility().Compatible(reader, writer); err != nil {
+		return incompatible(w, "%v", err)
+	}
+	return nil
 }
 
 // parse reads a registered schema and those it refers to. The error is an *InvalidError.
@@ -80,21 +99,41 @@ type resolver struct {
 	nodes   int
 }
 
-// record resolves the whole value: a record, or a union of records each of which can be read as ours.
+// union resolves the branches of a writer's union, each by itself. One that can't be read is an error only where it is met, unless none can.
+func (r *resolver) union(w *avro.UnionSchema, branch func(avro.Schema) (*node, error)) (*node, error) {
+	n := &node{kind: kindUnion}
+	readable := false
+	var first error
+	for _, t := range w.Types() {
+		kid, err := branch(t)
+		if err != nil {
+			kid = &node{kind: kindUnreadable, why: err}
+			if first == nil {
+				first = err
+			}
+		}
+		readable = readable || err == nil
+		n.kids = append(n.kids, kid)
+	}
+	if !readable {
+		if first == nil {
+			first = errors.New("a union of nothing")
+		}
+		return nil, first
+	}
+	return n, nil
+}
+
+// record resolves the whole value: a record, or a union with records that can be read as ours.
 func (r *resolver) record(reader *avro.RecordSchema, writer avro.Schema) (*node, error) {
 	r.nodes++
 	switch w := deref(writer).(type) {
 	case *avro.UnionSchema:
-		n := &node{kind: kindUnion}
-		for _, t := range w.Types() {
-			kid, err := r.record(reader, t)
-			if err != nil {
-				return nil, err
-			}
-			n.kids = append(n.kids, kid)
-		}
-		return n, nil
+		return r.union(w, func(t avro.Schema) (*node, error) { return r.record(reader, t) })
 	case *avro.RecordSchema:
+		if reader.Name() != w.Name() && !slices.Contains(reader.Aliases(), w.FullName()) {
+			return nil, fmt.Errorf("reader schema %s and writer schema %s: names do not match", reader.FullName(), w.FullName())
+		}
 		return r.fields(reader, w)
 	default:
 		return nil, fmt.Errorf("is a %s, not a record", writer.Type())
@@ -158,15 +197,7 @@ func (r *resolver) field(rf, wf *avro.Field) (*node, error) {
 func (r *resolver) value(reader, writer avro.Schema, to target) (*node, error) {
 	r.nodes++
 	if u, ok := deref(writer).(*avro.UnionSchema); ok {
-		n := &node{kind: kindUnion}
-		for _, t := range u.Types() {
-			kid, err := r.value(reader, t, to)
-			if err != nil {
-				return nil, err
-			}
-			n.kids = append(n.kids, kid)
-		}
-		return n, nil
+		return r.union(u, func(t avro.Schema) (*node, error) { return r.value(reader, t, to) })
 	}
 	p, ok := writer.(*avro.PrimitiveSchema)
 	if !ok {
@@ -246,8 +277,11 @@ func (r *resolver) skip(writer avro.Schema) (*node, error) {
 	return nil, fmt.Errorf("unknown type %s", writer.Type())
 }
 
-// setDefault puts the default of rf, which the writer lacks, into c. That there is one is what compatible means.
+// setDefault puts the default of rf, which the writer lacks, into c.
 func setDefault(c *EnrichedClick, rf *avro.Field) error {
+	if !rf.HasDefault() {
+		return fmt.Errorf("field %s is missing in the writer's schema and has no default", rf.Name())
+	}
 	to := targets[rf.Name()]
 	if to == skip {
 		return nil
@@ -279,16 +313,26 @@ func logicalType(p *avro.PrimitiveSchema) string {
 	return name
 }
 
-// incompatible is the error that the schema of w gives. Its text may quote the schema: kept short, and without what a text column can't hold.
+// incompatible is the error that the schema of w gives.
 func incompatible(w *WriterSchema, format string, a ...any) *InvalidError {
-	text := strings.Map(func(r rune) rune {
+	return &InvalidError{ClassIncompatible, presentable(fmt.Sprintf("schema %d: ", w.ID) + fmt.Sprintf(format, a...))}
+}
+
+// undecodable is the error that bytes give which do not follow their schema.
+func undecodable(err error) *InvalidError {
+	return &InvalidError{ClassDecode, presentable(err.Error())}
+}
+
+// presentable keeps a text that may quote a schema short, and without what a text column can't hold.
+func presentable(text string) string {
+	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == utf8.RuneError {
 			return ' '
 		}
 		return r
-	}, fmt.Sprintf("schema %d: ", w.ID)+fmt.Sprintf(format, a...))
+	}, text)
 	if len(text) > maxMessage {
 		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
 	}
-	return &InvalidError{ClassIncompatible, text}
+	return text
 }

@@ -22,7 +22,7 @@ type Subject struct {
 type Version struct {
 	Version    int
 	ID         int
-	Unreadable string // why what was written with it can't be read as our schema; empty: it can
+	Unreadable string // why not all that may be written with it can be read as our schema; empty: it can
 	Unusable   string // why its readers can't read what is written with our schema; empty: they can
 }
 
@@ -72,8 +72,7 @@ func (r *Registry) level(ctx context.Context, subject string) string {
 // Examine looks at a subject without changing it. Errors: *TransientError.
 func (r *Registry) Examine(ctx context.Context, subject, avsc string) (*Subject, error) {
 	return r.examine(ctx, subject, sr.Schema{Schema: avsc, Type: sr.TypeAvro}, func(w *WriterSchema) (unreadable, unusable error) {
-		_, unreadable = resolve(mustParse(avsc), w)
-		return unreadable, readers(w, avsc)
+		return compatible(mustParse(avsc), w), readers(w, avsc)
 	})
 }
 
@@ -165,7 +164,7 @@ func (s *Subject) Findings() []string {
 	return out
 }
 
-// Unreadable is why clicks written with a registered schema can't be read, in a format; empty: they can.
+// Unreadable is why no click written with a registered schema can be read, in a format; empty: they can, but for branches of a union that can't.
 func Unreadable(w *WriterSchema, format string) string {
 	if format == JSON {
 		if _, err := registeredJSON(w); err != nil {

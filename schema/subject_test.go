@@ -21,6 +21,7 @@ func TestSubjectFindings(t *testing.T) {
 		{"a field more, without", strings.Replace(ClickAvsc, `"fields": [`, `"fields": [{"name":"note","type":"string"},`, 1), []string{"readers can't read what is written as ours"}},
 		{"narrower", strings.Replace(ClickAvsc, `"long"`, `"int"`, 1), []string{"readers can't read what is written as ours"}},
 		{"a field less", `{"type":"record","name":"Click","namespace":"exactly","fields":[{"name":"user_id","type":"long"}]}`, []string{"can't be read as ours"}},
+		{"nullable", strings.Replace(ClickAvsc, `"type": "long", "doc"`, `"type": ["null", "long"], "doc"`, 1), []string{"not compatible with writer schema null"}},
 		{"something else", `"string"`, []string{"can't be read as ours", "readers can't read what is written as ours"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

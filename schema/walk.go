@@ -84,6 +84,8 @@ func (w *walk) node(n *node) error {
 		return w.inside(n.kids[i])
 	case kindArray, kindMap:
 		return w.blocks(n)
+	case kindUnreadable:
+		return n.why
 	default:
 		return w.record(n)
 	}
