@@ -319,9 +319,16 @@ func (h *kafka) end(ctx context.Context, err error) ([]Done, error) {
 		}
 	}
 	if err == nil && !h.o.DryRun {
-		h.publishHeads(ctx, done, false)
+		h.publishHeads(ctx, partitionsOf(done), done, false)
 	}
 	return done, err
+}
+
+func partitionsOf(done []Done) (ids []int32) {
+	for i := range done {
+		ids = append(ids, done[i].Partition)
+	}
+	return ids
 }
 
 func (h *kafka) says(p *owed, d *Done, err error) string {
