@@ -83,6 +83,7 @@ type owed struct {
 	low   int64 // from here on the outbox has it
 	found map[string]*found
 	held  *offsets.Held
+	rests string // why it is held: by a heal of this kind that was killed
 
 	missing  map[string]int64 // to be published again, by topic
 	disorder int64            // of them: later ones are there already
@@ -112,6 +113,9 @@ func (h *kafka) run(ctx context.Context) (done []Done, err error) {
 		}
 	}
 	if err := h.record(ctx); err != nil {
+		return nil, err
+	}
+	if err := h.repost(ctx); err != nil {
 		return nil, err
 	}
 	failpoint.Hit(failpoint.HealRecorded)
@@ -171,6 +175,11 @@ func (h *kafka) recreated() bool {
 	return false
 }
 
+// rested says that a heal of this kind was killed and has left its holds: what it published is in no ledger yet.
+func (h *kafka) rested() bool {
+	return slices.ContainsFunc(h.parts, func(p *owed) bool { return p.rests != "" })
+}
+
 // hold reads where the partitions are and holds them.
 func (h *kafka) hold(ctx context.Context) error {
 	rows, err := h.desk.Partitions(ctx)
@@ -178,7 +187,11 @@ func (h *kafka) hold(ctx context.Context) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(rows)) {
-		h.parts = append(h.parts, &owed{Partition: rows[id], found: map[string]*found{}, missing: map[string]int64{}})
+		p := &owed{Partition: rows[id], found: map[string]*found{}, missing: map[string]int64{}}
+		if p.Held && strings.HasPrefix(p.HeldWhy, offsets.Healing+"kafka") {
+			p.rests = p.HeldWhy
+		}
+		h.parts = append(h.parts, p)
 	}
 	if h.o.DryRun {
 		return h.positions(ctx)
@@ -346,7 +359,7 @@ func (h *kafka) says(p *owed, d *Done, err error) string {
 		s = fmt.Sprintf("dry run: %d events of the records [%d,%d) would be published again", missing, p.low, p.upTo)
 	case d.Published > 0:
 		s = fmt.Sprintf("published %d events of the records [%d,%d) again", p.sent, p.low, p.upTo)
-	case p.beyond+p.erased+p.expired == 0 && !h.recreated() && !h.headless():
+	case p.beyond+p.erased+p.expired == 0 && !h.recreated() && !h.headless() && p.rests == "":
 		return ""
 	default:
 		s = fmt.Sprintf("no event of the records [%d,%d) is missing", p.low, p.upTo)
@@ -365,6 +378,9 @@ func (h *kafka) says(p *owed, d *Done, err error) string {
 	}
 	if p.group.Has && !p.group.Ours {
 		s += fmt.Sprintf("; the group offset %d is not ours: next, exactly offsets restore --partition %d", p.group.Offset, p.ID)
+	}
+	if p.rests != "" {
+		s += "; a heal that was killed had begun it"
 	}
 	if p.held != nil && p.held.Kept() {
 		s += "; still held"

@@ -13,6 +13,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/offsets"
+	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
@@ -271,7 +272,8 @@ func (h *kafka) record(ctx context.Context) error {
 		held = append(held, p.held)
 		sent += p.sent
 	}
-	if sent == 0 && !h.recreated() && !h.headless() || len(held) == 0 && !h.recreated() && !h.headless() {
+	anew := h.recreated() || h.headless()
+	if !anew && (len(held) == 0 || sent == 0 && !h.rested()) {
 		return nil
 	}
 	outputs := map[string]string{}
@@ -291,7 +293,7 @@ func (h *kafka) record(ctx context.Context) error {
 		return err
 	}
 	err = h.desk.DoAll(ctx, held, func(tx pgx.Tx) error {
-		if h.recreated() || h.headless() {
+		if anew {
 			if _, err := tx.Exec(ctx, `UPDATE sources SET outputs = $2 WHERE source_id = $1`, h.desk.Source().ID, b); err != nil {
 				return err
 			}
@@ -300,6 +302,9 @@ func (h *kafka) record(ctx context.Context) error {
 			why := fmt.Sprintf("%s (%d events of the records [%d,%d) published again from the outbox", h.o.Reason, p.sent, p.low, p.upTo)
 			if p.beyond > 0 && h.recreated() {
 				why += fmt.Sprintf(", %d from before are beyond what it keeps", p.beyond)
+			}
+			if p.rests != "" {
+				why += fmt.Sprintf("; it was begun before, held as %q, and killed: what that one published is not counted here", p.rests)
 			}
 			if r := h.replaced(); r != "" {
 				why += "; " + r
@@ -312,6 +317,19 @@ func (h *kafka) record(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("note what was done: %w", err)
+	}
+	return nil
+}
+
+// repost tells a topic of heads that was made anew of the erasures, which stood whole in the one before: nothing else would know them when Postgres goes
+// back in time. After a heal that was killed it looks again.
+func (h *kafka) repost(ctx context.Context) error {
+	if h.heads.name == "" || !h.headless() && !h.rested() {
+		return nil
+	}
+	src := h.desk.Source()
+	if err := retention.RepostErasures(ctx, &h.cfg, h.desk.DB(), &src); err != nil {
+		return fmt.Errorf("all is done, but: %w (exactly erase --again)", err)
 	}
 	return nil
 }

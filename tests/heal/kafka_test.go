@@ -251,3 +251,19 @@ func TestOutputsOutOfOrder(t *testing.T) {
 		require.Equal(t, class == audit.OutOfOrder, n > 0, "%v: %v", class, n)
 	}
 }
+
+// Killed behind its last commit, where no topic is another one: the next one finds nothing to do, and the ledger says all the same what was done.
+func TestOutputsKilledAtTheEnd(t *testing.T) {
+	b := setup(t)
+	b.alone(clicks)
+	b.recreate(b.cfg.Topics.Output, b.cfg.Topics.DLQ)
+	b.exactly("setup", "--accept-recreated", "test")
+	h := b.spawn("heal", []string{"EXACTLY_FAILPOINT=" + fp.HealPublished + "=kill@4"}, "heal", "kafka", "--reason", "first")
+	require.Equal(t, -1, h.ended(), h.log.Tail())
+	require.Zero(t, b.scalar(`SELECT count(*) FROM offset_ledger WHERE kind = 'heal'`))
+	require.Contains(t, b.exactly("heal", "kafka", "--reason", "second"), "a heal that was killed had begun it")
+	require.EqualValues(t, partitions, b.scalar(`SELECT count(*) FROM offset_ledger WHERE kind = 'heal' AND why LIKE 'second %heal kafka: first%'`))
+	require.Contains(t, b.exactly("heal", "kafka", "--reason", "third"), "nothing to heal")
+	b.start("b")
+	b.settle()
+}
