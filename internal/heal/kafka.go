@@ -91,6 +91,22 @@ type owed struct {
 	beyond   int64            // the outbox's retention
 	erased   int64
 	sent     int64
+	late     map[string]stretch // of each topic what was, or is to be, published behind later ones
+}
+
+// stretch is the source offsets [from, to).
+type stretch struct{ from, to int64 }
+
+// lateIn notes that the event of an offset stands behind later ones.
+func (p *owed) lateIn(topic string, offset int64) {
+	if p.late == nil {
+		p.late = map[string]stretch{}
+	}
+	s, ok := p.late[topic]
+	if !ok {
+		s.from = offset
+	}
+	p.late[topic] = stretch{min(s.from, offset), max(s.to, offset+1)}
 }
 
 func (h *kafka) run(ctx context.Context) (done []Done, err error) {
@@ -291,6 +307,9 @@ func (h *kafka) scan(ctx context.Context) error {
 			s, ok := t.seen[[2]int32{r.Partition, id}]
 			if !ok {
 				s.first = offset
+			}
+			if ok && offset < s.last && p.rests != "" && h.o.OutOfOrder { // by the one that was killed
+				p.lateIn(r.Topic, offset)
 			}
 			s.first, s.last = min(s.first, offset), max(s.last, offset)
 			t.seen[[2]int32{r.Partition, id}] = s

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -154,6 +157,7 @@ func (h *kafka) judge(p *owed, offset int64, topic string, target int32, erased 
 		p.missing[topic]++
 		if any && offset < s.last {
 			p.disorder++
+			p.lateIn(topic, offset)
 		}
 	}
 	return nil
@@ -309,7 +313,7 @@ func (h *kafka) record(ctx context.Context) error {
 			if r := h.replaced(); r != "" {
 				why += "; " + r
 			}
-			if err := p.held.Append(ctx, tx, ledger.Deed{Kind: ledger.Heal, Events: p.sent, Why: why + ")"}); err != nil {
+			if err := p.held.Append(ctx, tx, ledger.Deed{Kind: ledger.Heal, Events: p.sent, Why: why + h.short(p) + ")"}); err != nil {
 				return err
 			}
 		}
@@ -332,4 +336,26 @@ func (h *kafka) repost(ctx context.Context) error {
 		return fmt.Errorf("all is done, but: %w (exactly erase --again)", err)
 	}
 	return nil
+}
+
+// short is what the topics lack for good, or have in another order, at the end of an entry's reason, where the audit looks for it (audit/healed.go):
+// what the entry vouches for so is no finding any more.
+func (h *kafka) short(p *owed) string {
+	list := func(what string, of map[string]stretch) string {
+		var out []string
+		for _, topic := range slices.Sorted(maps.Keys(of)) {
+			out = append(out, fmt.Sprintf("%s [%d,%d)", topic, of[topic].from, of[topic].to))
+		}
+		if len(out) == 0 {
+			return ""
+		}
+		return "; " + what + ": " + strings.Join(out, ", ")
+	}
+	gone := map[string]stretch{}
+	for name, t := range h.topics {
+		if t.was != t.is && p.beyond > 0 && p.Begin < p.low {
+			gone[name] = stretch{p.Begin, p.low}
+		}
+	}
+	return list("not brought back", gone) + list("out of order", p.late)
 }
