@@ -167,6 +167,7 @@ func (r *run) ledgerEntry(c *chain, e *entry) {
 	if e.kind != "capture" {
 		r.deed(e)
 		r.vouched(e)
+		p.shortOf(e)
 	}
 	first := c.next < 0
 	c.seq, c.hash = e.seq, append(c.hash[:0:0], e.hash...)

@@ -216,7 +216,7 @@ func (w *looker) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 		count = &c.dlq
 	}
 	first := inc(count) == 1
-	if first && before >= 0 && !again { // a second copy is a duplicate, not disorder
+	if first && before >= 0 && !again && !p.excused(o.topic, src.offset, true) { // a second copy is a duplicate, not disorder
 		w.found(OutOfOrder, o.sink, p.id, src.offset, at, "%s: source offset %d comes after %d", at, src.offset, before)
 	}
 	if !good {

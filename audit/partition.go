@@ -31,6 +31,9 @@ type partition struct {
 
 	prunedRows, prunedOutbox int64 // source offsets below were dropped on purpose from the rows or dead letters, and from the outbox
 
+	short      []shortfall // what heals could not bring back
+	erasedGone int64       // events that are missing, of what was erased
+
 	early map[int64]uint64 // events that were owed by the group offset and are there: by source offset, the message's hash
 	wins  []window         // what the present second pass looks at, one by one
 

@@ -155,6 +155,7 @@ func (r *run) report() *Report {
 		if s.Erased > 0 {
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: %d records were erased, by entries of the ledger; their bytes are not compared", r.opts.Input, p.id, s.Erased))
 		}
+		rep.Notes = append(rep.Notes, p.excuses(r.opts.Input)...)
 		if p.prunedOutbox > p.begin {
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: the outbox was pruned below offset %d, by entries of the ledger; there the events are held against the rows alone", r.opts.Input, p.id, p.prunedOutbox))
 		}

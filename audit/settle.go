@@ -153,6 +153,10 @@ func (r *run) settleCell(p *partition, c *cell, offset int64) {
 		switch {
 		case o.mayBeGone(int32(c.target), p.id, offset):
 			p.stat.OutOfReach++
+		case p.erased.has(offset): // published again it can't be: a note
+			p.erasedGone++
+		case p.excused(o.topic, offset, false):
+			p.stat.OutOfReach++
 		case o.hidden(int32(c.target)):
 			r.found(Undecided, o.sink, p.id, offset, nil, "not in %s, though the group offset is %d; an open transaction may still hide it: audit again when it is over", o.topic, p.group)
 		default:

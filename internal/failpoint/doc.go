@@ -36,6 +36,7 @@ const (
 	HealCopied    = "heal/copied"    // a part of what Postgres lacks written, the transaction still open
 	HealCommitted = "heal/committed" // and committed
 	HealRebuilt   = "heal/rebuilt"   // all of it there, the partitions still held
+	HealFinished  = "heal/finished"  // heads replaced, what was erased blanked again, the partitions still held
 	HealProduced  = "heal/produced"  // a part of what Kafka lacks produced, the transaction still open
 	HealPublished = "heal/published" // and committed
 	HealRecorded  = "heal/recorded"  // the ledger has it, the partitions still held
@@ -47,7 +48,7 @@ const (
 // Names lists the points.
 func Names() []string {
 	return append(OfWorkers(),
-		HealCopied, HealCommitted, HealRebuilt, HealProduced, HealPublished, HealRecorded,
+		HealCopied, HealCommitted, HealRebuilt, HealFinished, HealProduced, HealPublished, HealRecorded,
 		ReplayRequested, ReplayWritten, HandleRecord,
 	)
 }

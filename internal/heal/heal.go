@@ -7,7 +7,6 @@
 package heal
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -19,7 +18,6 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/heads"
 	"github.com/exactly-pipeline/exactly/internal/offsets"
-	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
 )
@@ -136,13 +134,9 @@ func (h *healer) close() {
 	h.desk.Close()
 }
 
-// publishHeads publishes the ledger heads of what was done; with replace also what heads in Kafka the rebuilt chains have no more. That it could
-// not is said, and is no error: it was done.
-func (h *healer) publishHeads(ctx context.Context, done []Done, replace bool) {
-	var ids []int32
-	for i := range done {
-		ids = append(ids, done[i].Partition)
-	}
+// publishHeads publishes the ledger heads of the partitions, of what was done to them; with replace also what heads in Kafka the rebuilt chains have no
+// more. That it could not is said, and is no error: it was done.
+func (h *healer) publishHeads(ctx context.Context, ids []int32, done []Done, replace bool) {
 	if len(ids) == 0 {
 		return
 	}
@@ -194,25 +188,8 @@ func healPostgres(ctx context.Context, c *config.Config, rb engine.Rebuilder, o 
 	defer h.close()
 	p := &postgres{healer: h, rb: rb, parts: map[int32]*part{}, scanned: map[string]map[int32]int64{}}
 	done, err := p.run(ctx)
-	if err == nil && len(done) > 0 && !o.DryRun {
-		err = h.eraseAgain(ctx)
-	}
 	if err != nil {
 		err = fmt.Errorf("heal postgres: %w", err)
 	}
 	return done, err
-}
-
-// eraseAgain blanks what was erased since the backup: it is back with the backup, or was rebuilt from events that Kafka still has.
-func (h *healer) eraseAgain(ctx context.Context) error {
-	r, err := retention.EraseAgain(ctx, &h.cfg, retention.Erase{
-		Again: true, Reason: "heal postgres: " + h.o.Reason, By: cmp.Or(h.o.By, ledger.Whoami()), Build: h.o.Build, Wait: time.Minute, Log: h.log,
-	})
-	if err != nil {
-		return fmt.Errorf("all is rebuilt, but what was erased before may be there again (run exactly erase --again): %w", err)
-	}
-	for i := range r.Partitions {
-		h.log.Info("erased again", zap.String("what", r.Partitions[i].String()))
-	}
-	return nil
 }

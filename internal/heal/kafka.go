@@ -83,6 +83,7 @@ type owed struct {
 	low   int64 // from here on the outbox has it
 	found map[string]*found
 	held  *offsets.Held
+	rests string // why it is held: by a heal of this kind that was killed
 
 	missing  map[string]int64 // to be published again, by topic
 	disorder int64            // of them: later ones are there already
@@ -90,6 +91,22 @@ type owed struct {
 	beyond   int64            // the outbox's retention
 	erased   int64
 	sent     int64
+	late     map[string]stretch // of each topic what was, or is to be, published behind later ones
+}
+
+// stretch is the source offsets [from, to).
+type stretch struct{ from, to int64 }
+
+// lateIn notes that the event of an offset stands behind later ones.
+func (p *owed) lateIn(topic string, offset int64) {
+	if p.late == nil {
+		p.late = map[string]stretch{}
+	}
+	s, ok := p.late[topic]
+	if !ok {
+		s.from = offset
+	}
+	p.late[topic] = stretch{min(s.from, offset), max(s.to, offset+1)}
 }
 
 func (h *kafka) run(ctx context.Context) (done []Done, err error) {
@@ -112,6 +129,9 @@ func (h *kafka) run(ctx context.Context) (done []Done, err error) {
 		}
 	}
 	if err := h.record(ctx); err != nil {
+		return nil, err
+	}
+	if err := h.repost(ctx); err != nil {
 		return nil, err
 	}
 	failpoint.Hit(failpoint.HealRecorded)
@@ -171,6 +191,11 @@ func (h *kafka) recreated() bool {
 	return false
 }
 
+// rested says that a heal of this kind was killed and has left its holds: what it published is in no ledger yet.
+func (h *kafka) rested() bool {
+	return slices.ContainsFunc(h.parts, func(p *owed) bool { return p.rests != "" })
+}
+
 // hold reads where the partitions are and holds them.
 func (h *kafka) hold(ctx context.Context) error {
 	rows, err := h.desk.Partitions(ctx)
@@ -178,7 +203,11 @@ func (h *kafka) hold(ctx context.Context) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(rows)) {
-		h.parts = append(h.parts, &owed{Partition: rows[id], found: map[string]*found{}, missing: map[string]int64{}})
+		p := &owed{Partition: rows[id], found: map[string]*found{}, missing: map[string]int64{}}
+		if p.Held && strings.HasPrefix(p.HeldWhy, offsets.Healing+"kafka") {
+			p.rests = p.HeldWhy
+		}
+		h.parts = append(h.parts, p)
 	}
 	if h.o.DryRun {
 		return h.positions(ctx)
@@ -279,6 +308,9 @@ func (h *kafka) scan(ctx context.Context) error {
 			if !ok {
 				s.first = offset
 			}
+			if ok && offset < s.last && p.rests != "" && h.o.OutOfOrder { // by the one that was killed
+				p.lateIn(r.Topic, offset)
+			}
 			s.first, s.last = min(s.first, offset), max(s.last, offset)
 			t.seen[[2]int32{r.Partition, id}] = s
 			return nil
@@ -319,9 +351,16 @@ func (h *kafka) end(ctx context.Context, err error) ([]Done, error) {
 		}
 	}
 	if err == nil && !h.o.DryRun {
-		h.publishHeads(ctx, done, false)
+		h.publishHeads(ctx, partitionsOf(done), done, false)
 	}
 	return done, err
+}
+
+func partitionsOf(done []Done) (ids []int32) {
+	for i := range done {
+		ids = append(ids, done[i].Partition)
+	}
+	return ids
 }
 
 func (h *kafka) says(p *owed, d *Done, err error) string {
@@ -339,7 +378,7 @@ func (h *kafka) says(p *owed, d *Done, err error) string {
 		s = fmt.Sprintf("dry run: %d events of the records [%d,%d) would be published again", missing, p.low, p.upTo)
 	case d.Published > 0:
 		s = fmt.Sprintf("published %d events of the records [%d,%d) again", p.sent, p.low, p.upTo)
-	case p.beyond+p.erased+p.expired == 0 && !h.recreated() && !h.headless():
+	case p.beyond+p.erased+p.expired == 0 && !h.recreated() && !h.headless() && p.rests == "":
 		return ""
 	default:
 		s = fmt.Sprintf("no event of the records [%d,%d) is missing", p.low, p.upTo)
@@ -358,6 +397,9 @@ func (h *kafka) says(p *owed, d *Done, err error) string {
 	}
 	if p.group.Has && !p.group.Ours {
 		s += fmt.Sprintf("; the group offset %d is not ours: next, exactly offsets restore --partition %d", p.group.Offset, p.ID)
+	}
+	if p.rests != "" {
+		s += "; a heal that was killed had begun it"
 	}
 	if p.held != nil && p.held.Kept() {
 		s += "; still held"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,6 +17,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/offsets"
+	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -27,7 +29,8 @@ import (
 // memory. Partitions go forward side by side, a window of source offsets each, so that the outputs are read about twice: once to know where each
 // event is, once for their bytes.
 //
-// Killed at any point: each window is one transaction, and moves the stored offset. Run again, it begins at the stored offset.
+// Killed at any point: each window is one transaction, and moves the stored offset. Run again, it begins at the stored offset. What comes after the last
+// window is done under the hold, which a killed heal leaves.
 type postgres struct {
 	*healer
 	rb      engine.Rebuilder
@@ -36,6 +39,7 @@ type postgres struct {
 	starts  kadm.ListedOffsets         // of the output logs, when the scan began
 	epoch   int64                      // the highest that any group offset or row tells of
 	refused []error
+	erased  *retention.Erasures // as the stores know of it; nil: not read yet
 }
 
 // part is one source partition that may lack something.
@@ -310,7 +314,7 @@ func (h *postgres) begin(ctx context.Context, p *part) error {
 	})
 }
 
-// end lets go of what is held, whatever came of it: a partition that still lacks something is refused by every worker, held or not.
+// end finishes and lets go of what is held, whatever came of it: a partition that still lacks something is refused by every worker, held or not.
 func (h *postgres) end(ctx context.Context, err error) ([]Done, error) {
 	var done []Done
 	for _, p := range h.sorted() {
@@ -318,17 +322,26 @@ func (h *postgres) end(ctx context.Context, err error) ([]Done, error) {
 		d.Partition, d.DryRun, d.Before, d.After = p.id, h.o.DryRun, p.before, p.before
 		if p.held != nil {
 			d.After = p.held.Next()
-			if lerr := p.held.LetGo(ctx); lerr != nil {
-				err = errors.Join(err, fmt.Errorf("partition %d stays held: %w", p.id, lerr))
-			}
 		}
 		d.Changed = d.After != d.Before || p.absent && p.held != nil
 		if d.Says = h.says(p, &d, err); d.Says != "" {
 			done = append(done, d)
 		}
 	}
-	if err == nil && !h.o.DryRun {
-		h.publishHeads(ctx, done, true)
+	if h.o.DryRun {
+		return done, err
+	}
+	erased := h.finish(ctx, done, err)
+	for _, p := range h.sorted() {
+		if p.held == nil {
+			continue
+		}
+		if lerr := p.held.LetGo(ctx); lerr != nil {
+			err = errors.Join(err, fmt.Errorf("partition %d stays held: %w", p.id, lerr))
+		}
+	}
+	if !erased {
+		err = errors.Join(err, h.eraseAgain(ctx, time.Minute))
 	}
 	return done, err
 }
@@ -336,7 +349,7 @@ func (h *postgres) end(ctx context.Context, err error) ([]Done, error) {
 func (h *postgres) says(p *part, d *Done, err error) string {
 	var s string
 	switch {
-	case p.refused:
+	case p.refused && !d.Changed:
 		return ""
 	case h.o.DryRun && err == nil && p.to > p.next:
 		s = fmt.Sprintf("dry run: the records [%d,%d) would be rebuilt from their %d events", p.next, p.to, h.events(p))

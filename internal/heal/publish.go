@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/offsets"
+	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
@@ -153,6 +157,7 @@ func (h *kafka) judge(p *owed, offset int64, topic string, target int32, erased 
 		p.missing[topic]++
 		if any && offset < s.last {
 			p.disorder++
+			p.lateIn(topic, offset)
 		}
 	}
 	return nil
@@ -271,7 +276,8 @@ func (h *kafka) record(ctx context.Context) error {
 		held = append(held, p.held)
 		sent += p.sent
 	}
-	if sent == 0 && !h.recreated() && !h.headless() || len(held) == 0 && !h.recreated() && !h.headless() {
+	anew := h.recreated() || h.headless()
+	if !anew && (len(held) == 0 || sent == 0 && !h.rested()) {
 		return nil
 	}
 	outputs := map[string]string{}
@@ -291,7 +297,7 @@ func (h *kafka) record(ctx context.Context) error {
 		return err
 	}
 	err = h.desk.DoAll(ctx, held, func(tx pgx.Tx) error {
-		if h.recreated() || h.headless() {
+		if anew {
 			if _, err := tx.Exec(ctx, `UPDATE sources SET outputs = $2 WHERE source_id = $1`, h.desk.Source().ID, b); err != nil {
 				return err
 			}
@@ -301,10 +307,13 @@ func (h *kafka) record(ctx context.Context) error {
 			if p.beyond > 0 && h.recreated() {
 				why += fmt.Sprintf(", %d from before are beyond what it keeps", p.beyond)
 			}
+			if p.rests != "" {
+				why += fmt.Sprintf("; it was begun before, held as %q, and killed: what that one published is not counted here", p.rests)
+			}
 			if r := h.replaced(); r != "" {
 				why += "; " + r
 			}
-			if err := p.held.Append(ctx, tx, ledger.Deed{Kind: ledger.Heal, Events: p.sent, Why: why + ")"}); err != nil {
+			if err := p.held.Append(ctx, tx, ledger.Deed{Kind: ledger.Heal, Events: p.sent, Why: why + h.short(p) + ")"}); err != nil {
 				return err
 			}
 		}
@@ -314,4 +323,39 @@ func (h *kafka) record(ctx context.Context) error {
 		return fmt.Errorf("note what was done: %w", err)
 	}
 	return nil
+}
+
+// repost tells a topic of heads that was made anew of the erasures, which stood whole in the one before: nothing else would know them when Postgres goes
+// back in time. After a heal that was killed it looks again.
+func (h *kafka) repost(ctx context.Context) error {
+	if h.heads.name == "" || !h.headless() && !h.rested() {
+		return nil
+	}
+	src := h.desk.Source()
+	if err := retention.RepostErasures(ctx, &h.cfg, h.desk.DB(), &src); err != nil {
+		return fmt.Errorf("all is done, but: %w (exactly erase --again)", err)
+	}
+	return nil
+}
+
+// short is what the topics lack for good, or have in another order, at the end of an entry's reason, where the audit looks for it (audit/healed.go):
+// what the entry vouches for so is no finding any more.
+func (h *kafka) short(p *owed) string {
+	list := func(what string, of map[string]stretch) string {
+		var out []string
+		for _, topic := range slices.Sorted(maps.Keys(of)) {
+			out = append(out, fmt.Sprintf("%s [%d,%d)", topic, of[topic].from, of[topic].to))
+		}
+		if len(out) == 0 {
+			return ""
+		}
+		return "; " + what + ": " + strings.Join(out, ", ")
+	}
+	gone := map[string]stretch{}
+	for name, t := range h.topics {
+		if t.was != t.is && p.beyond > 0 && p.Begin < p.low {
+			gone[name] = stretch{p.Begin, p.low}
+		}
+	}
+	return list("not brought back", gone) + list("out of order", p.late)
 }

@@ -17,6 +17,9 @@ import (
 
 // rebuild brings the partitions, all held, to where they are to be.
 func (h *postgres) rebuild(ctx context.Context, parts []*part) error {
+	if err := h.readErasures(ctx); err != nil {
+		return err
+	}
 	shape := engine.Shape{Input: h.cfg.Topics.Input, DLQ: h.cfg.Topics.DLQ}
 	records := h.maxRecords
 	for len(parts) > 0 {
@@ -125,10 +128,14 @@ func (h *postgres) write(ctx context.Context, shape *engine.Shape, p *part, w *w
 			}
 		}
 		failpoint.Hit(failpoint.HealCopied)
-		return p.held.Append(ctx, tx, ledger.Deed{
+		err := p.held.Append(ctx, tx, ledger.Deed{
 			Kind: ledger.Heal, From: w.from, To: w.to, Records: b.Records, Rows: b.Rows, Dead: b.DeadLetters, Events: int64(len(b.Messages)),
 			Digest: b.Digest, Schemas: b.Schemas, Geo: b.Geo, Why: h.o.Reason + " (rebuilt from the output topics" + replaces(p) + ")",
 		})
+		if err != nil {
+			return err
+		}
+		return h.eraseRebuilt(ctx, tx, p, w)
 	})
 	if err != nil {
 		return fmt.Errorf("rebuild %s/%d [%d,%d): %w", shape.Input, p.id, w.from, w.to, err)

@@ -3,6 +3,7 @@ package retention
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,8 +20,8 @@ import (
 
 // EraseAgain blanks again what was erased before and is there again: after a restore from a backup, or a heal that rebuilt it from Kafka. What was erased
 // it knows from the table erasures and, because the table may have gone back in time as well, from the heads topic, where each erasure is kept
-// beside its head: signed, if there is a key. What Kafka did not know yet it is told. Where nothing is there again, nothing is noted. A heal calls it at
-// its end. What replays of dead letters captured is covered as well.
+// beside its head: signed, if there is a key. What Kafka did not know yet it is told. Where nothing is there again, nothing is noted. A heal of Postgres
+// calls it before it lets go. What replays of dead letters captured is covered as well.
 func EraseAgain(ctx context.Context, c *config.Config, o Erase) (*ErasureReport, error) {
 	r, err := eraseAgain(ctx, c, o)
 	own := c.Replay()
@@ -54,8 +55,18 @@ func eraseAgain(ctx context.Context, c *config.Config, o Erase) (*ErasureReport,
 	if err != nil {
 		return nil, what(err)
 	}
-	if err := r.reconcile(ctx, c, conn, &src, noted, &o); err != nil {
+	known, notes, err := inKafka(ctx, c, &src, o.PublicKeys)
+	if err != nil {
 		return nil, what(err)
+	}
+	r.Notes = append(r.Notes, notes...)
+	for i := range known {
+		noted.add(known[i].Entry.Partition, known[i].Offsets)
+	}
+	if !o.DryRun {
+		if err := tellErasures(ctx, c, conn, &src, known); err != nil {
+			return nil, what(err)
+		}
 	}
 	found, err := thereAgain(ctx, conn, src.ID, noted)
 	if err != nil {
@@ -83,8 +94,8 @@ func (o offsets) add(partition int32, list []int64) {
 	}
 }
 
-func inTable(ctx context.Context, conn *pgx.Conn, source int16) (offsets, error) {
-	rows, err := conn.Query(ctx, `SELECT source_partition, offsets FROM erasures WHERE source_id = $1`, source)
+func inTable(ctx context.Context, db heads.Querier, source int16) (offsets, error) {
+	rows, err := db.Query(ctx, `SELECT source_partition, offsets FROM erasures WHERE source_id = $1`, source)
 	if err != nil {
 		return nil, err
 	}
@@ -95,41 +106,46 @@ func inTable(ctx context.Context, conn *pgx.Conn, source int16) (offsets, error)
 	return out, err
 }
 
-// reconcile adds what only Kafka knows to noted, and tells Kafka what only the table knows.
-func (r *ErasureReport) reconcile(ctx context.Context, c *config.Config, conn *pgx.Conn, src *txn.Source, noted offsets, o *Erase) error {
+// inKafka are the erasures of which Kafka knows, as far as their entries vouch for them, and what is to be said of the others.
+func inKafka(ctx context.Context, c *config.Config, src *txn.Source, keys []ed25519.PublicKey) (known []heads.Erasure, notes []string, err error) {
 	if c.Ledger.HeadsTopic == "" {
-		r.Notes = append(r.Notes, "there is no topic of ledger heads (ledger.heads_topic): only what the table erasures has is known")
-		return nil
+		return nil, []string{"there is no topic of ledger heads (ledger.heads_topic): only what the table erasures has is known"}, nil
 	}
-	keys := o.PublicKeys
 	if len(keys) == 0 && c.Ledger.SigningKeyFile != "" {
 		signer, err := ledger.LoadSigner(c.Ledger.SigningKeyFile)
 		if err != nil {
-			return fmt.Errorf("ledger.signing_key_file: %w", err)
+			return nil, nil, fmt.Errorf("ledger.signing_key_file: %w", err)
 		}
 		keys = append(keys, signer.Public())
 	}
-	known, damaged, err := heads.Erasures(ctx, c, src.Stream(), keys)
+	all, damaged, err := heads.Erasures(ctx, c, src.Stream(), keys)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, d := range damaged {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s/%d@%d is left out: %s", c.Ledger.HeadsTopic, d.Partition, d.Offset, d.Why))
+		notes = append(notes, fmt.Sprintf("%s/%d@%d is left out: %s", c.Ledger.HeadsTopic, d.Partition, d.Offset, d.Why))
 	}
-	inKafka := map[string]bool{}
-	for i := range known {
-		e := &known[i]
+	for i := range all {
+		e := &all[i]
 		if !bytes.Equal(e.Entry.Digest, ErasureDigest(e.Entry.SourceID, e.Entry.Partition, e.Offsets)) {
-			r.Notes = append(r.Notes, fmt.Sprintf("%s: the erasure of partition %d, seq %d, is left out: its offsets are not those that its entry vouches for", c.Ledger.HeadsTopic, e.Entry.Partition, e.Entry.Seq))
+			notes = append(notes, fmt.Sprintf("%s: the erasure of partition %d, seq %d, is left out: its offsets are not those that its entry vouches for", c.Ledger.HeadsTopic, e.Entry.Partition, e.Entry.Seq))
 			continue
 		}
-		inKafka[string(e.Entry.Hash())] = true
-		noted.add(e.Entry.Partition, e.Offsets)
+		known = append(known, *e)
 	}
-	if o.DryRun {
+	return known, notes, nil
+}
+
+// tellErasures tells Kafka of the erasures that only the table knows.
+func tellErasures(ctx context.Context, c *config.Config, db heads.Querier, src *txn.Source, known []heads.Erasure) error {
+	if c.Ledger.HeadsTopic == "" {
 		return nil
 	}
-	rows, err := conn.Query(ctx, `SELECT `+ledger.Columns+`, (SELECT offsets FROM erasures e WHERE (e.source_id, e.source_partition, e.ledger_seq) = (l.source_id, l.source_partition, l.seq))
+	told := map[string]bool{}
+	for i := range known {
+		told[string(known[i].Entry.Hash())] = true
+	}
+	rows, err := db.Query(ctx, `SELECT `+ledger.Columns+`, (SELECT offsets FROM erasures e WHERE (e.source_id, e.source_partition, e.ledger_seq) = (l.source_id, l.source_partition, l.seq))
 		FROM offset_ledger l WHERE source_id = $1 AND kind = 'erase' ORDER BY source_partition, seq`, src.ID)
 	if err != nil {
 		return err
@@ -144,7 +160,7 @@ func (r *ErasureReport) reconcile(ctx context.Context, c *config.Config, conn *p
 	if err != nil {
 		return err
 	}
-	missing = slices.DeleteFunc(missing, func(e heads.Erasure) bool { return inKafka[string(e.Entry.Hash())] })
+	missing = slices.DeleteFunc(missing, func(e heads.Erasure) bool { return told[string(e.Entry.Hash())] })
 	return heads.PostErasures(ctx, c, src.Stream(), missing)
 }
 

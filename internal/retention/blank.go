@@ -25,8 +25,8 @@ type Blanked struct {
 // outbox message and a dead letter key, value and headers. The coordinates stay, with the times and the build of the geo database. Of a message
 // the salted hash is kept, and the salt goes: the ledger's digests can be recomputed, the bytes can't be guessed.
 //
-// offsets are ascending, and published: bytes that Kafka is owed are not to be blanked. A heal that has rebuilt rows from Kafka calls it for what
-// the table erasures lists, in its own transaction. What is blank already is left as it is.
+// offsets are ascending, and published: bytes that Kafka is owed are not to be blanked. A heal that has rebuilt rows from Kafka does it to what
+// was erased before in its own transaction (Erasures). What is blank already is left as it is.
 func Blank(ctx context.Context, tx pgx.Tx, source int16, partition int32, offsets []int64) (Blanked, error) {
 	var b Blanked
 	touched := map[string]bool{}
@@ -129,19 +129,4 @@ func ErasureDigest(source int16, partition int32, offsets []int64) []byte {
 	}
 	d := sha256.Sum256(b)
 	return d[:]
-}
-
-// Reapply blanks again whatever the table erasures lists of a source partition in [from, to): for a heal that has rebuilt it from Kafka, in
-// the transaction that did.
-func Reapply(ctx context.Context, tx pgx.Tx, source int16, partition int32, from, to int64) (Blanked, error) {
-	var offsets []int64
-	err := tx.QueryRow(ctx, `SELECT coalesce(array_agg(DISTINCT o ORDER BY o), '{}') FROM erasures, unnest(offsets) AS o
-		WHERE source_id = $1 AND source_partition = $2 AND o >= $3 AND o < $4`, source, partition, from, to).Scan(&offsets)
-	if err != nil {
-		return Blanked{}, fmt.Errorf("read the erasures of source %d partition %d: %w", source, partition, err)
-	}
-	if len(offsets) == 0 {
-		return Blanked{}, nil
-	}
-	return Blank(ctx, tx, source, partition, offsets)
 }

@@ -193,23 +193,28 @@ func (e *Erased) commit(ctx context.Context, conn *pgx.Conn, erasure string, o *
 		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '60s'`); err != nil {
 			return err
 		}
-		b, err := Blank(ctx, tx, e.SourceID, e.Partition, e.offsets)
-		if err != nil {
-			return err
-		}
-		e.Rows, e.Messages, e.DeadLetters, e.touched = b.Rows, b.Messages, b.DeadLetters, b.Tables
-		entry, err := ledger.AppendDeed(ctx, tx, ledger.Deed{
-			SourceID: e.SourceID, Partition: e.Partition, Kind: ledger.Erase, Records: e.Records, Rows: e.Rows, Events: e.Messages, Dead: e.DeadLetters,
-			Digest: ErasureDigest(e.SourceID, e.Partition, e.offsets), Who: o.By, Why: o.Reason, Build: o.Build,
-		})
-		if err != nil {
-			return err
-		}
-		e.LedgerSeq, e.entry = entry.Seq, entry
-		_, err = tx.Exec(ctx, `INSERT INTO erasures (source_id, source_partition, ledger_seq, erasure, offsets, rows, messages, dead_letters, who, why)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, e.SourceID, e.Partition, e.LedgerSeq, erasure, e.offsets, e.Rows, e.Messages, e.DeadLetters, o.By, o.Reason)
-		return err
+		return e.within(ctx, tx, erasure, o)
 	})
+}
+
+// within does it in a transaction that is open.
+func (e *Erased) within(ctx context.Context, tx pgx.Tx, erasure string, o *Erase) error {
+	b, err := Blank(ctx, tx, e.SourceID, e.Partition, e.offsets)
+	if err != nil {
+		return err
+	}
+	e.Rows, e.Messages, e.DeadLetters, e.touched = b.Rows, b.Messages, b.DeadLetters, b.Tables
+	entry, err := ledger.AppendDeed(ctx, tx, ledger.Deed{
+		SourceID: e.SourceID, Partition: e.Partition, Kind: ledger.Erase, Records: e.Records, Rows: e.Rows, Events: e.Messages, Dead: e.DeadLetters,
+		Digest: ErasureDigest(e.SourceID, e.Partition, e.offsets), Who: o.By, Why: o.Reason, Build: o.Build,
+	})
+	if err != nil {
+		return err
+	}
+	e.LedgerSeq, e.entry = entry.Seq, entry
+	_, err = tx.Exec(ctx, `INSERT INTO erasures (source_id, source_partition, ledger_seq, erasure, offsets, rows, messages, dead_letters, who, why)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, e.SourceID, e.Partition, e.LedgerSeq, erasure, e.offsets, e.Rows, e.Messages, e.DeadLetters, o.By, o.Reason)
+	return err
 }
 
 // entries are what was found, in the order that locks are taken in, none larger than an entry may be.

@@ -150,15 +150,21 @@ func TestErase(t *testing.T) {
 	// A heal rebuilds rows from Kafka, where they still are, and has them blanked again.
 	b.exec(`UPDATE enriched_clicks SET user_id = $1, url = 'rebuilt' WHERE user_id = 0`, user)
 	b.exec(`UPDATE outbox SET key = $1, salt = decode(repeat('00', 16), 'hex'), erased_at = NULL WHERE erased_at IS NOT NULL`, []byte(key))
+	src, err := txn.FindSource(b.ctx, b.db, b.cfg.Topics.Input, b.cfg.Group)
+	require.NoError(t, err)
+	known, err := ReadErasures(b.ctx, &b.cfg, b.db, &src)
+	require.NoError(t, err)
 	require.NoError(t, pgx.BeginFunc(b.ctx, b.db, func(tx pgx.Tx) error {
-		got, err := Reapply(b.ctx, tx, e.SourceID, e.Partition, 0, offsets[len(offsets)-1])
-		require.Equal(t, e.Messages-1, got.Messages, "the last one is not in the range asked for")
+		got, err := known.Again(b.ctx, tx, e.Partition, 0, offsets[len(offsets)-1], Erase{By: "heal", Reason: "rebuilt"})
+		require.EqualValues(t, len(offsets)-1, got, "the last one is not in the range asked for")
 		if err == nil {
-			got, err = Reapply(b.ctx, tx, e.SourceID, e.Partition, offsets[len(offsets)-1], 1<<60)
+			got, err = known.Again(b.ctx, tx, e.Partition, offsets[len(offsets)-1], 1<<60, Erase{By: "heal", Reason: "rebuilt"})
 		}
-		require.EqualValues(t, 1, got.Messages)
+		require.EqualValues(t, 1, got)
 		return err
 	}))
+	require.NoError(t, known.Vacuum(b.ctx, b.db))
+	require.EqualValues(t, 2, b.scalar(`SELECT count(*) FROM erasures e JOIN offset_ledger l USING (source_id, source_partition) WHERE l.seq = e.ledger_seq AND l.why = 'rebuilt'`))
 	require.Zero(t, theirs(`SELECT count(*) FROM enriched_clicks`))
 
 	// A restored backup of before knows nothing of it, but Kafka does.
@@ -179,9 +185,9 @@ func TestErase(t *testing.T) {
 
 	// What nobody vouches for is left out: whoever may write to the topic can't have anybody's data blanked.
 	forged := &kgo.Record{Topic: b.cfg.Ledger.HeadsTopic}
-	src := b.source()
-	entry := ledger.Entry{SourceID: src.SourceID, Partition: e.Partition, Seq: 99, Kind: ledger.Erase, Digest: ErasureDigest(src.SourceID, e.Partition, []int64{0, 1})}
-	h := src.Head(&entry, entry.Hash())
+	stream := b.source()
+	entry := ledger.Entry{SourceID: stream.SourceID, Partition: e.Partition, Seq: 99, Kind: ledger.Erase, Digest: ErasureDigest(stream.SourceID, e.Partition, []int64{0, 1})}
+	h := stream.Head(&entry, entry.Hash())
 	forged.Key, forged.Value = h.RecordKey(), h.Encode()
 	value, err := json.Marshal(heads.Erasure{Entry: entry, Offsets: []int64{0, 1, 2}})
 	require.NoError(t, err)

@@ -73,7 +73,7 @@ func restored(t *testing.T, clicks int) {
 
 // Killed anywhere, in windows of a few records, and run again.
 func TestPostgresKilled(t *testing.T) {
-	for _, at := range []string{fp.HealCopied + "=kill@1", fp.HealCopied + "=kill@9", fp.HealCommitted + "=kill@1", fp.HealCommitted + "=kill@11", fp.HealRebuilt + "=kill"} {
+	for _, at := range []string{fp.HealCopied + "=kill@1", fp.HealCopied + "=kill@9", fp.HealCommitted + "=kill@1", fp.HealCommitted + "=kill@11", fp.HealRebuilt + "=kill", fp.HealFinished + "=kill"} {
 		t.Run(at, func(t *testing.T) {
 			b := setup(t, "EXACTLY_BATCH_DRAIN_RECORDS=400", "EXACTLY_COUNTS_ENABLED=true")
 			was := b.lost()
@@ -152,6 +152,7 @@ func TestPostgresEventsExpired(t *testing.T) {
 	b.alone(clicks)
 	b.backup()
 	b.alone(clicks)
+	user := b.eraseOne(1)
 	b.restore()
 	os := kadm.Offsets{}
 	os.Add(kadm.Offset{Topic: b.cfg.Topics.Output, Partition: 2, At: -1}) // its key's source partition is the same: partitioned alike
@@ -164,6 +165,13 @@ func TestPostgresEventsExpired(t *testing.T) {
 	require.Contains(t, out, "partition 1: rebuilt")
 	require.Equal(t, before, b.scalar(`SELECT next_offset FROM partition_offsets WHERE source_partition = 2`))
 	require.Zero(t, b.scalar(`SELECT count(*) FROM partition_offsets WHERE state <> 'open'`))
+	require.Zero(t, b.scalar(`SELECT count(*) FROM enriched_clicks WHERE user_id = $1`, user), "erased before, though a partition was refused")
+	out, code = b.try(nil, "ledger", "verify")
+	require.Equal(t, 3, code, out)
+	require.Contains(t, out, "partition 2: the head of seq", "it was not healed")
+	for _, healed := range []string{"partition 0: the head", "partition 1: the head", "partition 3: the head"} {
+		require.NotContains(t, out, healed, "its heads are replaced, though a partition was refused")
+	}
 	b.start("b").says("partition stopped: .*Postgres has gone back in time")
 }
 
