@@ -143,13 +143,16 @@ func (op *outputPart) order(partition int32, offset int64, covered bool) (before
 
 // missing says whether the offset's record should be in Kafka and is not, and in which topic.
 func (r *run) missing(p *partition, c *cell, offset int64) (*output, bool) {
-	if !c.has(inInput) || offset >= p.published() {
-		return nil, false
-	}
+	o, there := r.expected(c)
+	return o, !there && offset < p.published()
+}
+
+// expected is the topic that the cell's record belongs into, and whether it is there.
+func (r *run) expected(c *cell) (o *output, there bool) {
 	if c.clickExpected() {
-		return r.outputs[r.opts.Output], c.events == 0
+		return r.outputs[r.opts.Output], c.events > 0
 	}
-	return r.outputs[r.opts.DLQ], c.dlq == 0
+	return r.outputs[r.opts.DLQ], c.dlq > 0
 }
 
 // candidates are the partitions in which a record may be.

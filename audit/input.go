@@ -43,7 +43,7 @@ func (r *run) sumInput(ctx context.Context) error {
 			p.stat.Waiting = 0
 		}
 		w := &summer{worker: r.newWorker()}
-		g.Go(func() error { return r.readInput(ctx, p, p.lo, end, w.input) })
+		g.Go(func() error { return r.readInput(ctx, p, max(p.lo, p.from), end, w.input) })
 	}
 	return g.Wait()
 }

@@ -95,7 +95,7 @@ func (r *run) readGroup(ctx context.Context) error {
 func (r *run) part(n int32) *partition {
 	p := r.parts[n]
 	if p == nil {
-		p = &partition{id: n, group: -1, groupAgain: -1, dead: bitmap{}, erased: bitmap{}, early: map[int64]uint64{}}
+		p = &partition{id: n, group: -1, groupAgain: -1, dead: bitmap{}, erased: bitmap{}, early: map[int64]uint64{}, miscounted: map[int64]bool{}}
 		r.parts[n] = p
 	}
 	return p

@@ -63,7 +63,7 @@ func (w *summer) claim(sink Sink, source int16, n int32, offset int64) bool {
 		return false
 	}
 	why, gone := p.reach(offset)
-	in := why == "" && !gone && w.move(w.hasher, p, offset)
+	in := why == "" && w.move(w.hasher, p, offset)
 	p.mu.Lock()
 	if in || why != "" || gone {
 		switch sink {
@@ -117,7 +117,9 @@ func (w *summer) deadLetter(v *deadRow) error {
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
 	w.s.suspect = w.s.suspect || w.p.erased.has(v.offset) && (v.key != nil || v.value != nil)
-	w.p.dead.set(v.offset)
+	if v.offset >= w.p.from {
+		w.p.dead.set(v.offset)
+	}
 	w.s.dead.add(kv)
 	w.count(ofDead)
 	w.dropped(v.dropped)
@@ -206,7 +208,7 @@ func (w *summer) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	m.SourceOffset = src.offset
 	why, gone := p.reach(src.offset)
 	later := src.offset >= p.stored
-	in := why == "" && !gone && w.move(w.hasher, p, src.offset)
+	in := why == "" && w.move(w.hasher, p, src.offset)
 	good := true
 	if o.sink == Events && (later || gone || in && !w.s.owed) {
 		var err error
@@ -233,6 +235,9 @@ func (w *summer) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	}
 	switch {
 	case in:
+		if gone {
+			p.stat.OutOfReach++
+		}
 		w.s.suspect = w.s.suspect || before >= 0 || again
 		w.inStretch(o, &m, good)
 		return nil
