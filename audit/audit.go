@@ -104,6 +104,7 @@ type run struct {
 	begun     time.Time
 	earlier   *position // what an earlier round has proven; nil: nothing
 	follows   bool      // another round may follow
+	noInput   bool      // of replays: the input is pointers, which are not looked at
 	headsRead map[int32]int64
 	archives  map[int32][]archived // what of the ledger is in files
 	// group offsets held by a transaction that stays open: what is below them is as certain, the end is not

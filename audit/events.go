@@ -29,6 +29,7 @@ type outputPart struct {
 	next      int64 // read up to here
 	decidedAt int64 // its end when the group offset was read: all that offset tells of is below
 	seen      map[int32]seen
+	twin      *outputPart          // the same of the replays' source, which is read along; nil: there is none
 	known     map[int32]seen       // what an earlier round has seen before first
 	waypoints map[int32][]waypoint // for a later round; nil: there will be none
 }
@@ -51,6 +52,9 @@ func (r *run) readOutputs(ctx context.Context) error {
 	for topic, o := range r.outputs {
 		for n, p := range o.parts {
 			p.begin(starts[topic][n], r.earlier, topic)
+			if p.twin != nil {
+				p.twin.start, p.twin.first, p.twin.next = p.first, p.first, p.next // what an earlier round has read is as gone
+			}
 			if !r.follows {
 				p.waypoints = nil
 			}
@@ -99,12 +103,18 @@ func (r *run) readOutput(ctx context.Context, o *output, p *outputPart, end int6
 		var gone *errTruncated
 		if errors.As(err, &gone) {
 			p.start, p.first, p.next = gone.start, gone.start, gone.start
+			if p.twin != nil {
+				p.twin.start, p.twin.first = gone.start, gone.start
+			}
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		p.next = next
+		if p.twin != nil {
+			p.twin.next = next
+		}
 	}
 	return nil
 }
@@ -219,7 +229,9 @@ func (r *run) waitForHidden(ctx context.Context) error {
 	return err
 }
 
-func (r *run) anyHidden() bool {
+func (r *run) anyHidden() bool { return r.hides() || r.replays.run != nil && r.replays.hides() }
+
+func (r *run) hides() bool {
 	hidden := false
 	for _, o := range r.outputs {
 		hidden = hidden || o.hidden(-1)
@@ -229,7 +241,11 @@ func (r *run) anyHidden() bool {
 	}
 	for _, p := range r.parts {
 		for i := range p.stretches {
-			if s := &p.stretches[i]; !s.owed && !s.lost && s.from >= p.from && s.events.n < s.input {
+			s, records := &p.stretches[i], p.stretches[i].input
+			if r.noInput {
+				records = s.rows.n + s.dead.n
+			}
+			if !s.owed && !s.lost && (r.noInput || s.from >= p.from) && s.events.n < records {
 				return true
 			}
 		}

@@ -153,6 +153,9 @@ func (r *run) head(heads map[int32]*headsOf, rec *kgo.Record) {
 		r.found(Undecodable, Heads, -1, -1, at, "%s is no head of a ledger", at)
 		return
 	}
+	if r.replays.run != nil && h.Group == r.replays.opts.Group {
+		r, heads = r.replays.run, r.replays.heads
+	}
 	if h.Group != r.opts.Group || h.Topic != r.opts.Input || h.SourceID != r.source || !r.wants(h.Partition) {
 		return
 	}

@@ -15,6 +15,7 @@ import (
 type summer struct {
 	*worker
 	spot
+	replaying *summer // of the replays' source, once there is an event of it
 }
 
 // kept is how much is kept beside the sums, over all partitions.
@@ -191,8 +192,8 @@ func (w *summer) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	at := &At{rec.Topic, rec.Partition, rec.Offset}
 	src, why := sourceOf(w.opts.Input, m.Headers)
 	if why != "" {
-		if w.replays.other(at, o.sink, &m) {
-			return nil
+		if taken, err := w.take(ctx, o, op, rec, &m, at); taken || err != nil {
+			return err
 		}
 		w.found(Unexplained, o.sink, -1, -1, at, "%s: %s", at, why)
 		return nil

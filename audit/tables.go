@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -75,6 +76,13 @@ func (r *run) where(parts []part) string {
 
 // asked is what the first pass reads of the tables: all, unless a time was asked for or an earlier round has proven some of it.
 func (r *run) asked() []part {
+	if r.noInput { // one source of several
+		parts := []part{}
+		for _, p := range r.sorted() {
+			parts = append(parts, part{p.id, 0, math.MaxInt64})
+		}
+		return parts
+	}
 	if r.earlier == nil && r.opts.Since.IsZero() && r.opts.Until.IsZero() {
 		return nil
 	}
