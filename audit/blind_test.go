@@ -67,6 +67,7 @@ func TestBelowTheInput(t *testing.T) {
 		{name: "dead letter", after: sql(`UPDATE dead_letters SET value = 'x'` + dead), want: []string{"different dead_letters 0@8"}},
 		{name: "dead letter, dlq gone", gone: states{dlqGone}, after: sql(`UPDATE dead_letters SET value = 'x'` + dead), want: []string{"different outbox 0@8"}},
 		{name: "dead letter, outbox pruned", gone: states{outboxGone, eventsGone}, after: sql(`UPDATE dead_letters SET value = 'x'` + dead), want: []string{"different dlq 0@8"}},
+		{name: "dead letter's error", after: sql(`UPDATE dead_letters SET error_message = 'x'` + dead), want: []string{"different dead_letters 0@8"}},
 		{name: "dead letter deleted", after: sql(`DELETE FROM dead_letters` + dead), want: []string{"missing dead_letters 0@8", countsOf39}},
 		{name: "outbox byte", after: sql(`UPDATE outbox SET key = 'x'` + row), want: []string{"different events 0@1", "ledger_digest ledger 0#2"}},
 		{name: "outbox byte, events gone", gone: states{eventsGone}, after: sql(`UPDATE outbox SET key = 'x'` + row), want: []string{"ledger_digest ledger 0#2"}},

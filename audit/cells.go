@@ -13,7 +13,7 @@ type cell struct {
 	kv                              uint64 // the input's key and value
 	text                            uint64 // the input's click, address as text; with decodes only
 	plain                           uint64 // the input's click as a row's columns; with decodes only
-	row                             uint64 // the row's columns
+	row                             uint64 // the row's columns; of a dead letter, its failure
 	msg                             uint64 // the outbox message
 	target                          int16  // output partition it is owed to; -1 unknown
 	rows, outbox, dead, events, dlq uint8

@@ -103,6 +103,9 @@ func (w *looker) deadLetter(v *deadRow) error {
 	if v.offset < p.from {
 		c.kv = kv
 	}
+	if c.rows == 0 {
+		c.row = w.of(p, v.offset, w.letter(v.offset, v.failure)).sum()
+	}
 	if kv != c.kv {
 		w.found(Different, DeadLetters, v.partition, v.offset, nil, "the dead letter's key and value are not the input's")
 	}
@@ -152,8 +155,11 @@ func (w *looker) message(ctx context.Context, v *outboxRow) error {
 	case w.opts.DLQ:
 		c.flags |= toDLQ
 		alone := m.SourceOffset >= p.published() || w.outputs[m.Topic].mayBeGone(m.Partition, n, m.SourceOffset)
-		if c.dead > 0 && c.rows == 0 && (alone || m.SourceOffset >= p.from) && w.keyValue(m.SourceOffset, m.Key, m.Value).sum() != c.kv {
+		letter := c.dead > 0 && c.rows == 0
+		if letter && (alone || m.SourceOffset >= p.from) && w.keyValue(m.SourceOffset, m.Key, m.Value).sum() != c.kv {
 			w.found(Different, Outbox, n, m.SourceOffset, nil, "the outbox message's key and value are not the %s", w.original(p, m.SourceOffset))
+		} else if letter && alone && w.letter(m.SourceOffset, failureOf(m.Headers)).sum() != c.row {
+			w.found(Different, Outbox, n, m.SourceOffset, nil, "the outbox message's headers do not say what the dead letter does")
 		}
 		if c.rows > 0 {
 			w.found(Different, Outbox, n, m.SourceOffset, nil, "a row, but its outbox message goes to %s", m.Topic)
@@ -254,10 +260,18 @@ func (w *looker) compare(o *output, p *partition, c *cell, at *At, m *outbox.Mes
 		return
 	}
 	if o.sink == DLQ {
+		sink := o.sink
+		if c.outbox > 0 { // two against one
+			sink = DeadLetters
+		}
 		switch blind := offset < p.from; {
-		case blind && c.dead == 0 || w.keyValue(offset, m.Key, m.Value).sum() == c.kv:
-		case blind && c.outbox > 0: // two against one
-			w.found(Different, DeadLetters, p.id, offset, at, "the dead letter's key and value are not those of %s", at)
+		case blind && c.dead == 0:
+		case w.keyValue(offset, m.Key, m.Value).sum() == c.kv:
+			if c.dead > 0 && c.rows == 0 && w.letter(offset, failureOf(m.Headers)).sum() != c.row {
+				w.found(Different, sink, p.id, offset, at, "what the dead letter says of its failure, or its headers, is not what %s says", at)
+			}
+		case blind:
+			w.found(Different, sink, p.id, offset, at, "the dead letter's key and value are not those of %s", at)
 		default:
 			w.found(Different, o.sink, p.id, offset, at, "%s: key and value are not the %s", at, w.original(p, offset))
 		}

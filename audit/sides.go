@@ -55,7 +55,7 @@ func (s *stretch) suspicious(of sides) bool {
 			return true
 		}
 	}
-	return !of.noDead && !(of.noOutbox && of.noDLQ) && (s.dlq != s.dead)
+	return !of.noDead && !(of.noOutbox && of.noDLQ) && (s.dlq != s.dead || s.dlqWhy != s.deadWhy)
 }
 
 // counts are what the stretch's counts must be: what its entries say, and of what can't be counted what was.

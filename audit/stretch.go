@@ -40,6 +40,8 @@ type stretch struct {
 	text, full     wide
 	dlq            sum   // records, and held messages, of the DLQ: key and value
 	early          int64 // owed, and in Kafka already
+	deadWhy        wide  // what dead letters say of their failures
+	dlqWhy         wide  // what the DLQ's records, and held messages, do
 
 	digest, saysDigest wide // of its entries that are whole in it
 

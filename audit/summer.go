@@ -115,6 +115,7 @@ func (w *summer) deadLetter(v *deadRow) error {
 		return nil
 	}
 	kv := w.of(w.p, v.offset, w.keyValue(v.offset, v.key, v.value)).wideSum()
+	why := w.of(w.p, v.offset, w.letter(v.offset, v.failure)).wideSum()
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
 	w.s.suspect = w.s.suspect || w.p.erased.has(v.offset) && (v.key != nil || v.value != nil)
@@ -122,6 +123,7 @@ func (w *summer) deadLetter(v *deadRow) error {
 		w.p.dead.set(v.offset)
 	}
 	w.s.dead.add(kv)
+	w.s.deadWhy.plus(why)
 	w.count(ofDead)
 	w.dropped(v.dropped)
 	return nil
@@ -172,6 +174,7 @@ func (w *summer) account(o *output, m *outbox.Message, good bool) {
 	switch {
 	case o.sink == DLQ:
 		w.s.dlq.add(w.of(w.p, m.SourceOffset, w.keyValue(m.SourceOffset, m.Key, m.Value)).wideSum())
+		w.s.dlqWhy.plus(w.of(w.p, m.SourceOffset, w.letter(m.SourceOffset, failureOf(m.Headers))).wideSum())
 	case w.p.erased.has(m.SourceOffset):
 		w.s.clicks++
 		w.s.text.plus(w.blank(m.SourceOffset).wideSum())

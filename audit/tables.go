@@ -24,6 +24,7 @@ type deadRow struct {
 	partition  int32
 	offset     int64
 	key, value []byte
+	failure    failure
 	dropped    bool
 }
 
@@ -120,10 +121,11 @@ func (r *run) readRows(ctx context.Context, parts []part, newFn func() func(*row
 }
 
 func (r *run) readDeadLetters(ctx context.Context, parts []part, newFn func() func(*deadRow) error) error {
-	return r.scan(ctx, "dead_letters", `source_id, source_partition, source_offset, key, value`, parts, func() func([][]byte) error {
+	return r.scan(ctx, "dead_letters", `source_id, source_partition, source_offset, key, value, error_class, error_stage, error_message, headers`, parts, func() func([][]byte) error {
 		fn, row := newFn(), &deadRow{}
 		return func(v [][]byte) error {
 			row.source, row.partition, row.offset, row.key, row.value = int2(v[0]), int4(v[1]), int8b(v[2]), v[3], v[4]
+			row.failure = failure{v[5], v[6], v[7], v[8]}
 			row.dropped = r.dropped(row.partition, row.offset)
 			return fn(row)
 		}
