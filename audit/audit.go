@@ -106,7 +106,8 @@ type run struct {
 	follows   bool      // another round may follow
 	noInput   bool      // of replays: the input is pointers, which are not looked at
 	headsRead map[int32]int64
-	archives  map[int32][]archived // what of the ledger is in files
+	heals     map[int32][]knownHead // heads in Kafka that say what a heal has replaced
+	archives  map[int32][]archived  // what of the ledger is in files
 	// group offsets held by a transaction that stays open: what is below them is as certain, the end is not
 	unstable map[int32]bool
 	replays  *replays
@@ -116,7 +117,7 @@ type run struct {
 func newRun(opts Options) *run {
 	return &run{
 		opts: opts, begun: time.Now(), hash: newHasher(), findings: newCollector(opts.MaxFindings), parts: map[int32]*partition{}, unstable: map[int32]bool{},
-		digests: digests{pending: map[digestKey][]hashed{}}, facts: map[factKey][]byte{}, headsRead: map[int32]int64{}, archives: map[int32][]archived{}, counts: map[countsKey]*counted{}, versions: map[string]string{}, builds: map[string]bool{},
+		digests: digests{pending: map[digestKey][]hashed{}}, facts: map[factKey][]byte{}, headsRead: map[int32]int64{}, heals: map[int32][]knownHead{}, archives: map[int32][]archived{}, counts: map[countsKey]*counted{}, versions: map[string]string{}, builds: map[string]bool{},
 	}
 }
 

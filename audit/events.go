@@ -40,6 +40,14 @@ func (op *outputPart) rewind() {
 	maps.Copy(op.seen, op.known)
 }
 
+// truncated goes on where the log begins by now. What was seen before tells nothing any more of what is gone.
+func (op *outputPart) truncated(start int64) {
+	op.start, op.first, op.next, op.seen, op.known = start, start, start, map[int32]seen{}, nil
+	if op.waypoints != nil {
+		op.waypoints = map[int32][]waypoint{}
+	}
+}
+
 // seen are the first and the highest source offset of one source partition in one output partition.
 type seen struct{ first, last int64 }
 
@@ -102,9 +110,9 @@ func (r *run) readOutput(ctx context.Context, o *output, p *outputPart, end int6
 		})
 		var gone *errTruncated
 		if errors.As(err, &gone) {
-			p.start, p.first, p.next = gone.start, gone.start, gone.start
+			p.truncated(gone.start)
 			if p.twin != nil {
-				p.twin.start, p.twin.first = gone.start, gone.start
+				p.twin.truncated(gone.start)
 			}
 			continue
 		}

@@ -37,6 +37,7 @@ type partition struct {
 	wins  []window         // what the present second pass looks at, one by one
 
 	storedAgain, groupAgain int64
+	pending                 bool // a transaction still held the group offset then
 	beyond                  []beyond
 
 	stat PartitionReport

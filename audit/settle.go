@@ -230,7 +230,9 @@ func (r *run) settleLater(p *partition) {
 }
 
 func (r *run) settlePositions(p *partition) {
-	if floor := max(p.floor, p.group); p.groupAgain < floor && floor > 0 {
+	if floor := max(p.floor, p.group); p.pending && p.behind() && floor > 0 {
+		r.found(Undecided, Group, p.id, p.groupAgain, nil, "the group offset was %d before a transaction that holds it now, and at %d before that: audit again when it is over", p.groupAgain, floor)
+	} else if p.behind() && floor > 0 {
 		r.found(GroupBehind, Group, p.id, p.groupAgain, nil, "the group offset is %d (-1: none), it was at %d before: somebody reset it, or it expired", p.groupAgain, floor)
 	}
 	if !r.opts.Settled {
