@@ -3,6 +3,7 @@ package audit
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -74,14 +75,34 @@ type Deed struct {
 	At        time.Time `json:"at"` // by the clock of whoever did it
 }
 
-// mostDeeds bounds a report. The newest are kept.
+// mostDeeds bounds a report: the newest are kept, and all by which something is in neither sink.
 const mostDeeds = 10_000
+
+// forEver says whether the deed stays in every report: an accepted loss, and a reset.
+func (d *Deed) forEver() bool { return d.Kind == "accept_loss" || d.Kind == "reset" }
+
+// newest are the deeds that a report keeps.
+func newest(ds []Deed) []Deed {
+	drop := -mostDeeds
+	for i := range ds {
+		if !ds[i].forEver() {
+			drop++
+		}
+	}
+	return slices.DeleteFunc(ds, func(d Deed) bool {
+		if d.forEver() || drop <= 0 {
+			return false
+		}
+		drop--
+		return true
+	})
+}
 
 func (r *run) deed(e *entry) {
 	r.deeds++
 	r.deedList = append(r.deedList, Deed{e.partition, e.seq, e.kind, e.from, e.to, e.who, e.why, e.worker, e.build, e.at})
-	if len(r.deedList) == 2*mostDeeds {
-		r.deedList = append(r.deedList[:0], r.deedList[mostDeeds:]...)
+	if r.deeds%mostDeeds == 0 {
+		r.deedList = newest(r.deedList)
 	}
 }
 
@@ -103,7 +124,7 @@ type Report struct {
 	Partitions []PartitionReport        `json:"partitions"`
 	Findings   []Finding                `json:"findings"` // some of each class; Found counts all
 	Notes      []string                 `json:"notes"`    // what it can't vouch for, and why
-	Deeds      []Deed                   `json:"deeds"`    // what people did, of all time, the newest if there are very many
+	Deeds      []Deed                   `json:"deeds"`    // what people did, of all time; of very many the newest, and every accepted loss and reset
 	DeedsAll   int64                    `json:"deeds_all"`
 	Took       time.Duration            `json:"took_ns"`
 	Verdict    string                   `json:"verdict"`
@@ -134,7 +155,7 @@ func (r *run) report() *Report {
 	if rep.Findings == nil {
 		rep.Findings = []Finding{}
 	}
-	rep.Deeds, rep.DeedsAll = append([]Deed{}, r.deedList[max(0, len(r.deedList)-mostDeeds):]...), r.deeds
+	rep.Deeds, rep.DeedsAll = newest(append([]Deed{}, r.deedList...)), r.deeds
 	for _, c := range Classes {
 		rep.Found[c] = r.findings.total(c)
 	}
