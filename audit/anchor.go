@@ -49,7 +49,7 @@ func (r *run) checkAnchor(ctx context.Context) error {
 			p = &headsOf{}
 			heads[a.Partition] = p
 		}
-		p.add(knownHead{partition: a.Partition, seq: a.Seq, to: a.To, hash: hash, where: fmt.Sprintf("the anchor file, line %d, written %s", a.line, a.WrittenAt)})
+		p.add(knownHead{partition: a.Partition, seq: a.Seq, to: a.To, hash: hash, where: fmt.Sprintf("the anchor file, line %d, written %s", a.line, a.WrittenAt), anchor: true, at: a.WrittenAt})
 		r.anchors++
 	}
 	for n, h := range heads {
@@ -70,12 +70,16 @@ func readAnchor(path string) ([]anchored, error) {
 	}
 	defer f.Close() //nolint:errcheck // only read
 	var out []anchored
-	for sc, n := bufio.NewScanner(f), 1; sc.Scan(); n++ {
+	sc := bufio.NewScanner(f)
+	for n := 1; sc.Scan(); n++ {
 		a := anchored{line: n}
 		if err := json.Unmarshal(sc.Bytes(), &a); err != nil {
 			return nil, fmt.Errorf("anchor file %s, line %d: %w", path, n, err)
 		}
 		out = append(out, a)
+	}
+	if err := sc.Err(); err != nil { // what is behind it would not be checked
+		return nil, fmt.Errorf("anchor file %s, line %d: %w", path, len(out)+1, err)
 	}
 	return out, nil
 }

@@ -104,8 +104,10 @@ type run struct {
 	begun     time.Time
 	earlier   *position // what an earlier round has proven; nil: nothing
 	follows   bool      // another round may follow
+	noInput   bool      // of replays: the input is pointers, which are not looked at
 	headsRead map[int32]int64
-	archives  map[int32][]archived // what of the ledger is in files
+	heals     map[int32][]knownHead // heads in Kafka that say what a heal has replaced
+	archives  map[int32][]archived  // what of the ledger is in files
 	// group offsets held by a transaction that stays open: what is below them is as certain, the end is not
 	unstable map[int32]bool
 	replays  *replays
@@ -115,7 +117,7 @@ type run struct {
 func newRun(opts Options) *run {
 	return &run{
 		opts: opts, begun: time.Now(), hash: newHasher(), findings: newCollector(opts.MaxFindings), parts: map[int32]*partition{}, unstable: map[int32]bool{},
-		digests: digests{pending: map[digestKey][]hashed{}}, facts: map[factKey][]byte{}, headsRead: map[int32]int64{}, archives: map[int32][]archived{}, counts: map[countsKey]*counted{}, versions: map[string]string{}, builds: map[string]bool{},
+		digests: digests{pending: map[digestKey][]hashed{}}, facts: map[factKey][]byte{}, headsRead: map[int32]int64{}, heals: map[int32][]knownHead{}, archives: map[int32][]archived{}, counts: map[countsKey]*counted{}, versions: map[string]string{}, builds: map[string]bool{},
 	}
 }
 

@@ -107,7 +107,7 @@ func (r *run) checkCounts(ctx context.Context) error {
 	for _, k := range slices.SortedFunc(maps.Keys(r.counts), func(a, b countsKey) int { return cmp.Or(int(a.source-b.source), int(a.partition-b.partition)) }) {
 		c := r.counts[k]
 		if p := r.parts[k.partition]; p != nil && k.source == r.source {
-			c.pruned = p.prunedRows
+			c.pruned = p.prunedRows()
 			a, _ := r.base(k.partition)
 			if c.clicks != c.rows && a.to <= c.from {
 				r.miscounted(k, "they add up to %d, the ledger says %d rows of [%d,%d)", c.clicks, c.rows, c.from, c.to)

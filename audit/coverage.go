@@ -18,7 +18,7 @@ type Coverage struct {
 }
 
 // Coverages lists what can be known, the best first.
-var Coverages = []string{"proven", "owed", "waiting", "out_of_reach", "lost", "no_entry", "doubtful"}
+var Coverages = []string{"proven", "owed", "waiting", "without_input", "out_of_reach", "lost", "no_entry", "doubtful"}
 
 // mostCoverage bounds a partition's runs in a report.
 const mostCoverage = 2_000
@@ -35,13 +35,11 @@ func (r *run) coverage(p *partition) (out []Coverage) {
 		}
 		out = append(out, Coverage{from, to, is})
 	}
-	add(p.begin, min(p.from, p.stored), "out_of_reach")
+	at := p.begin
 	for i := range p.stretches {
 		s := &p.stretches[i]
 		is := "proven"
 		switch {
-		case s.to <= p.from:
-			is = "out_of_reach"
 		case s.found:
 			is = "doubtful"
 		case s.lost:
@@ -51,8 +49,19 @@ func (r *run) coverage(p *partition) (out []Coverage) {
 		case s.owed && s.early < s.input:
 			is = "owed"
 		}
-		add(max(s.from, p.from), s.to, is)
+		add(at, min(s.from, p.from), "out_of_reach")
+		if at = s.to; is == "proven" || is == "owed" {
+			blind := "without_input"
+			if s.to <= p.from && s.rows.n+s.dead.n+s.outbox.n+s.held+s.events.n == 0 {
+				blind = "out_of_reach"
+			}
+			add(s.from, min(s.to, p.from), blind)
+			add(max(s.from, p.from), s.to, is)
+		} else {
+			add(s.from, s.to, is)
+		}
 	}
+	add(at, min(p.from, p.stored), "out_of_reach")
 	add(max(p.stored, p.begin), p.stableEnd, "waiting")
 	for len(out) > mostCoverage { // worst of two neighbours
 		half := out[:0]
@@ -74,9 +83,15 @@ func (r *run) coverage(p *partition) (out []Coverage) {
 
 // verified is up to where everything is proven: below it is nothing owed, doubtful, hidden or not covered by the ledger.
 func (p *partition) verified(worst int64) int64 {
-	through := p.lo
+	through := p.vouched()
 	for i := range p.stretches {
 		s := &p.stretches[i]
+		if s.to <= p.from && !s.owed {
+			continue
+		}
+		if s.to <= p.from {
+			through = max(p.lo, s.from)
+		}
 		if s.owed || s.found || s.from < p.from || s.big >= 0 && p.big[s.big].seq == 0 {
 			break
 		}

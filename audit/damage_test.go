@@ -99,8 +99,13 @@ var damages = []damage{
 	{name: "dead letter null value", after: sql(`UPDATE dead_letters SET value = NULL WHERE source_partition = 0`), want: []string{"different dead_letters 0@8"}, says: "value"},
 	{name: "dead letter of a click that has a row", before: func(w *world) {
 		i := w.input[1]
-		w.dead = append(w.dead, deadRec{0, 1, i.key, i.value, day1})
+		w.dead = append(w.dead, deadRec{0, 1, i.key, i.value, day1, ""})
 	}, want: []string{"duplicate dead_letters 0@1", countsOf02}},
+	{name: "dead letter error class", after: setDead(`error_class = 'x'`), want: []string{"different dead_letters 0@8"}, says: "error_class"},
+	{name: "dead letter error stage", after: setDead(`error_stage = 'x'`), want: []string{"different dead_letters 0@8"}, says: "error_stage"},
+	{name: "dead letter error message", after: setDead(`error_message = 'x'`), want: []string{"different dead_letters 0@8"}, says: "error_message"},
+	{name: "dead letter headers", after: setDead(`headers = '\x00'`), want: []string{"different dead_letters 0@8"}, says: "own_headers"},
+	{name: "dead letter error message, still owed", before: func(w *world) { owed(w); w.unpublish(0, 8); w.group[0] = 8 }, after: setDead(`error_message = 'x'`), want: []string{"different outbox 0@8"}},
 	{name: "dlq record never produced", before: func(w *world) { w.unpublish(0, 8) }, want: []string{"missing dlq 0@8"}},
 	{name: "dlq record twice", before: again(0, 8, nil), want: []string{"duplicate dlq 0@8"}},
 	{name: "dlq record of a good click", before: again(0, 1, func(m *message) { m.Topic = "DLQ" }), want: []string{"different dlq 0@1", "out_of_order dlq 0@1", "unexplained dlq 0@1"}},
@@ -224,6 +229,10 @@ func sql(statements ...string) func(*world) {
 
 func setRow(set string) func(*world) {
 	return sql(`UPDATE enriched_clicks SET ` + set + ` WHERE source_partition = 0 AND source_offset = 1`)
+}
+
+func setDead(set string) func(*world) {
+	return sql(`UPDATE dead_letters SET ` + set + ` WHERE source_partition = 0 AND source_offset = 8`)
 }
 
 // again publishes the event once more at the end, changed or not. SOURCE and DLQ stand for the topics' names.

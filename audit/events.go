@@ -29,6 +29,7 @@ type outputPart struct {
 	next      int64 // read up to here
 	decidedAt int64 // its end when the group offset was read: all that offset tells of is below
 	seen      map[int32]seen
+	twin      *outputPart          // the same of the replays' source, which is read along; nil: there is none
 	known     map[int32]seen       // what an earlier round has seen before first
 	waypoints map[int32][]waypoint // for a later round; nil: there will be none
 }
@@ -37,6 +38,14 @@ type outputPart struct {
 func (op *outputPart) rewind() {
 	op.next, op.seen = op.first, map[int32]seen{}
 	maps.Copy(op.seen, op.known)
+}
+
+// truncated goes on where the log begins by now. What was seen before tells nothing any more of what is gone.
+func (op *outputPart) truncated(start int64) {
+	op.start, op.first, op.next, op.seen, op.known = start, start, start, map[int32]seen{}, nil
+	if op.waypoints != nil {
+		op.waypoints = map[int32][]waypoint{}
+	}
 }
 
 // seen are the first and the highest source offset of one source partition in one output partition.
@@ -51,6 +60,9 @@ func (r *run) readOutputs(ctx context.Context) error {
 	for topic, o := range r.outputs {
 		for n, p := range o.parts {
 			p.begin(starts[topic][n], r.earlier, topic)
+			if p.twin != nil {
+				p.twin.start, p.twin.first, p.twin.next = p.first, p.first, p.next // what an earlier round has read is as gone
+			}
 			if !r.follows {
 				p.waypoints = nil
 			}
@@ -98,13 +110,19 @@ func (r *run) readOutput(ctx context.Context, o *output, p *outputPart, end int6
 		})
 		var gone *errTruncated
 		if errors.As(err, &gone) {
-			p.start, p.first, p.next = gone.start, gone.start, gone.start
+			p.truncated(gone.start)
+			if p.twin != nil {
+				p.twin.truncated(gone.start)
+			}
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		p.next = next
+		if p.twin != nil {
+			p.twin.next = next
+		}
 	}
 	return nil
 }
@@ -143,13 +161,16 @@ func (op *outputPart) order(partition int32, offset int64, covered bool) (before
 
 // missing says whether the offset's record should be in Kafka and is not, and in which topic.
 func (r *run) missing(p *partition, c *cell, offset int64) (*output, bool) {
-	if !c.has(inInput) || offset >= p.published() {
-		return nil, false
-	}
+	o, there := r.expected(c)
+	return o, !there && offset < p.published()
+}
+
+// expected is the topic that the cell's record belongs into, and whether it is there.
+func (r *run) expected(c *cell) (o *output, there bool) {
 	if c.clickExpected() {
-		return r.outputs[r.opts.Output], c.events == 0
+		return r.outputs[r.opts.Output], c.events > 0
 	}
-	return r.outputs[r.opts.DLQ], c.dlq == 0
+	return r.outputs[r.opts.DLQ], c.dlq > 0
 }
 
 // candidates are the partitions in which a record may be.
@@ -216,7 +237,9 @@ func (r *run) waitForHidden(ctx context.Context) error {
 	return err
 }
 
-func (r *run) anyHidden() bool {
+func (r *run) anyHidden() bool { return r.hides() || r.replays.run != nil && r.replays.hides() }
+
+func (r *run) hides() bool {
 	hidden := false
 	for _, o := range r.outputs {
 		hidden = hidden || o.hidden(-1)
@@ -226,7 +249,11 @@ func (r *run) anyHidden() bool {
 	}
 	for _, p := range r.parts {
 		for i := range p.stretches {
-			if s := &p.stretches[i]; !s.owed && !s.lost && s.from >= p.from && s.events.n < s.input {
+			s, records := &p.stretches[i], p.stretches[i].input
+			if r.noInput {
+				records = s.rows.n + s.dead.n
+			}
+			if !s.owed && !s.lost && (r.noInput || s.from >= p.from) && s.events.n < records {
 				return true
 			}
 		}

@@ -85,10 +85,13 @@ func (w *worker) views(ctx context.Context, f *Finding) (records, clicks []view)
 		records, clicks = w.messageViews(ctx, "outbox message", &m, records, clicks)
 	}
 	var key, value []byte
-	err = w.pg.main.QueryRow(ctx, `SELECT key, value FROM dead_letters WHERE source_id = $1 AND source_partition = $2 AND source_offset = $3 ORDER BY created_at LIMIT 1`,
-		w.source, f.Partition, f.Offset).Scan(&key, &value)
+	var why failure
+	err = w.pg.main.QueryRow(ctx, `SELECT key, value, convert_to(error_class, 'UTF8'), convert_to(error_stage, 'UTF8'), convert_to(error_message, 'UTF8'), headers FROM dead_letters WHERE source_id = $1 AND source_partition = $2 AND source_offset = $3 ORDER BY created_at LIMIT 1`,
+		w.source, f.Partition, f.Offset).Scan(&key, &value, &why.class, &why.stage, &why.message, &why.headers)
 	if err == nil {
-		records = append(records, view{"dead letter", map[string]string{"key": printable(key), "value": printable(value)}})
+		v := view{"dead letter", map[string]string{"key": printable(key), "value": printable(value)}}
+		why.tell(v)
+		records = append(records, v)
 	}
 	var c click
 	var at time.Time
@@ -109,6 +112,9 @@ func (w *worker) messageViews(ctx context.Context, name string, m *outbox.Messag
 		"topic": m.Topic, "partition": fmt.Sprint(m.Partition), "timestamp_ms": fmt.Sprint(m.TimestampMs), "key": printable(m.Key), "value": printable(m.Value),
 		"headers": string(outbox.AppendHeaders(nil, m.Headers)),
 	}}
+	if m.Topic == w.opts.DLQ {
+		failureOf(m.Headers).tell(v)
+	}
 	records = append(records, v)
 	if m.Topic == w.opts.Output && w.dec.enriched(ctx, m.Value, &w.ev) == nil {
 		cv := clickView(name, &w.ev.Click)
@@ -141,4 +147,9 @@ func (w *worker) one(ctx context.Context, topic string, partition int32, offset 
 		return nil
 	})
 	return rec
+}
+
+// tell adds the failure's fields to a view.
+func (f failure) tell(v view) {
+	v.fields["error_class"], v.fields["error_stage"], v.fields["error_message"], v.fields["own_headers"] = string(f.class), string(f.stage), string(f.message), string(f.headers)
 }

@@ -50,6 +50,24 @@ func (r *run) readFacts(ctx context.Context) error {
 	return nil
 }
 
+// readCoarse reads up to where the outbox is said to be pruned, before the ledger can vouch for it. It decides in how much detail entries are laid out, and
+// no more: what the ledger does not vouch for is a finding when it is read.
+func (r *run) readCoarse(ctx context.Context) error {
+	rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, max(to_offset) FROM pruned WHERE source_id = $1 AND table_name = 'outbox' AND ledger_seq IS NOT NULL GROUP BY 1`, r.source)
+	var n int32
+	var to int64
+	_, err := pgx.ForEachRow(rows, []any{&n, &to}, func() error {
+		if r.wants(n) {
+			r.part(n).coarseTo = to
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("pruned: %w", err)
+	}
+	return nil
+}
+
 // checked says whether an earlier round has checked the entry, or it is in an archive that is not read. What it took is below what is looked at.
 func (r *run) checked(partition int32, seq int64) bool {
 	at, _ := r.earlier.part(partition)
@@ -99,14 +117,10 @@ func (r *run) readPruned(ctx context.Context) error {
 			return nil
 		}
 		p := r.part(n)
-		if table == "outbox" {
-			p.prunedOutbox = max(p.prunedOutbox, to)
-			return nil
+		if e := p.pruned.of(table); e != nil && from < to {
+			e.add(from, to)
 		}
-		if to > p.from {
-			p.from = to
-			p.prunedRows = max(p.prunedRows, to)
-		}
+		p.from = max(p.from, p.prunedRows())
 		return nil
 	})
 	if err != nil {

@@ -112,6 +112,28 @@ func (c *collector) add(f Finding) {
 	}
 }
 
+// more counts n that are not kept.
+func (c *collector) more(class Class, sink Sink, n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n > 0 {
+		if c.counts[class] == nil {
+			c.counts[class] = map[Sink]int64{}
+		}
+		c.counts[class][sink] += n
+	}
+}
+
+// has says whether something that was found and kept is about the coordinate.
+func (c *collector) has(at source) bool {
+	for _, fs := range c.kept {
+		if slices.ContainsFunc(fs, func(f Finding) bool { return f.Partition == at.partition && f.Offset == at.offset }) {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *run) found(class Class, sink Sink, partition int32, offset int64, at *At, format string, a ...any) {
 	r.findings.add(Finding{Class: class, Sink: sink, Partition: partition, Offset: offset, At: at, Says: fmt.Sprintf(format, a...)})
 	if class != Gap {

@@ -32,6 +32,10 @@ func (f *Follower) Next(ctx context.Context) (*Report, error) {
 		opts.Anchor = "" // it is checked and written when everything is looked at
 	}
 	rep, to, err := runFrom(ctx, opts, from, true)
+	if err == nil && from != nil && rep.Found[LedgerChain]+rep.Found[LedgerGap] > 0 { // the chain is another than the one that was proven: restored and healed, or bent
+		from = nil
+		rep, to, err = runFrom(ctx, f.Options, nil, true)
+	}
 	if err != nil {
 		return nil, err
 	}

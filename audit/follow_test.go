@@ -1,12 +1,15 @@
 package audit
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/exactly-pipeline/exactly/ledger"
 )
 
 func (f *Follower) next(w *world) *Report {
@@ -141,4 +144,27 @@ func TestFollowLive(t *testing.T) {
 		require.Equal(t, w.offsets[p.Partition].next, p.Verified)
 	}
 	require.Greater(t, w.offsets[0].next, int64(50), "the worker made no progress beside the rounds")
+}
+
+// A database that was restored and healed has another chain than the one that was proven. A round that sees that looks at everything.
+func TestFollowAcrossAHeal(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	w.store(ownHash)
+	w.publishHeads(nil)
+	f := &Follower{Options: w.opts}
+	require.True(t, f.next(w).Clean())
+	old := w.ledger[3].Hash()
+	w.rewrite(func() { w.ledger[3].Kind, w.ledger[3].Why = ledger.Heal, "restored from a backup" })
+	rep := f.next(w)
+	require.EqualValues(t, 1, rep.Found[LedgerChain], "nobody said so yet: %s", sentences(rep))
+	require.False(t, rep.Round)
+	e := &w.ledger[3]
+	w.publishHead(nil, headJSON{V: 1, SourceID: 1, Topic: w.opts.Input, Group: w.opts.Group, Partition: 0, Seq: e.Seq, Hash: fmt.Sprintf("%x", e.Hash()), To: e.To, Kind: "heal",
+		Replaces: &replacedHead{4, fmt.Sprintf("%x", old)}})
+	for range 2 {
+		rep = f.next(w)
+		require.True(t, rep.Clean(), sentences(rep))
+	}
+	require.True(t, rep.Round)
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -49,6 +50,8 @@ type knownHead struct {
 	where     string // for people
 	kind      string
 	replaces  *replacedHead
+	anchor    bool   // it is a line of an anchor file
+	at        string // when it was written: RFC 3339, UTC
 }
 
 // mostHeads is how many heads of a partition are held against the ledger: the newest, and some of those before, thinned out. One that
@@ -153,6 +156,9 @@ func (r *run) head(heads map[int32]*headsOf, rec *kgo.Record) {
 		r.found(Undecodable, Heads, -1, -1, at, "%s is no head of a ledger", at)
 		return
 	}
+	if r.replays.run != nil && h.Group == r.replays.opts.Group {
+		r, heads = r.replays.run, r.replays.heads
+	}
 	if h.Group != r.opts.Group || h.Topic != r.opts.Input || h.SourceID != r.source || !r.wants(h.Partition) {
 		return
 	}
@@ -164,7 +170,7 @@ func (r *run) head(heads map[int32]*headsOf, rec *kgo.Record) {
 		p = &headsOf{}
 		heads[h.Partition] = p
 	}
-	p.add(knownHead{h.Partition, h.Seq, h.To, hash, at.String() + ", written " + h.At, h.Kind, h.Replaces})
+	p.add(knownHead{h.Partition, h.Seq, h.To, hash, at.String() + ", written " + h.At, h.Kind, h.Replaces, false, h.At})
 }
 
 // encodeHead is a head as it stands in a record.
@@ -190,7 +196,7 @@ func (r *run) checkHeads(ctx context.Context, p *partition, heads []knownHead) e
 		return err
 	}
 	good := int64(0) // the newest entry that is as it was
-	var heals []knownHead
+	heals := r.heals[p.id]
 	var bent []knownHead
 	base, archived := r.newestArchive(p.id)
 	for _, h := range slices.Backward(heads) {
@@ -203,11 +209,14 @@ func (r *run) checkHeads(ctx context.Context, p *partition, heads []knownHead) e
 			if h.replaces != nil && (h.kind == "heal" || h.kind == "start") { // a start: of a chain that a heal began anew
 				heals = append(heals, h)
 			}
-		case slices.ContainsFunc(heals, func(later knownHead) bool { return later.seq <= h.seq && h.seq <= later.replaces.Seq }): // a heal has put another entry there, and said so
+		case slices.ContainsFunc(heals, func(later knownHead) bool {
+			return later.seq <= h.seq && h.seq <= later.replaces.Seq && !h.after(&later)
+		}): // a heal has put another entry there, and said so
 		default:
 			bent = append(bent, h)
 		}
 	}
+	r.heals[p.id] = heals
 	p.stat.HeadSeq = max(p.stat.HeadSeq, good)
 	if len(bent) == 0 {
 		return nil
@@ -226,13 +235,20 @@ func (r *run) checkHeads(ctx context.Context, p *partition, heads []knownHead) e
 	return nil
 }
 
+// after says whether an anchor's line was written after a head, by the second: what a heal has replaced was noted before it. Heads in Kafka stand in order.
+func (h *knownHead) after(heal *knownHead) bool {
+	mine, err := time.Parse(time.RFC3339, h.at)
+	its, err2 := time.Parse(time.RFC3339, heal.at)
+	return h.anchor && err == nil && err2 == nil && mine.After(its)
+}
+
 func (r *run) headFound(p *partition, h knownHead, format string, a ...any) {
 	r.findings.add(Finding{Class: LedgerChain, Sink: Heads, Partition: p.id, Offset: -1, Seq: h.seq, Says: fmt.Sprintf("heads: "+format, a...)})
 }
 
 // hashesNow are the hashes of those entries in the ledger, by seq.
 func (r *run) hashesNow(ctx context.Context, p *partition, heads []knownHead) (map[int64][]byte, error) {
-	conn, err := pgx.Connect(ctx, r.opts.DSN) // not on the snapshot: heads may be of captures after it
+	conn, err := pgx.Connect(ctx, r.opts.DSN) // heads may be of captures after the snapshot
 	if err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)
 	}
@@ -241,15 +257,18 @@ func (r *run) hashesNow(ctx context.Context, p *partition, heads []knownHead) (m
 	for i := range heads {
 		seqs[i] = heads[i].seq
 	}
-	rows, _ := conn.Query(ctx, `SELECT seq, hash FROM offset_ledger WHERE source_id = $1 AND source_partition = $2 AND seq = ANY($3)`, r.source, p.id, seqs)
 	out := map[int64][]byte{}
 	if a, ok := r.newestArchive(p.id); ok {
 		out[a.toSeq] = a.hash
 	}
 	var seq int64
 	var hash []byte
-	if _, err := pgx.ForEachRow(rows, []any{&seq, &hash}, func() error { out[seq] = bytes.Clone(hash); return nil }); err != nil {
-		return nil, fmt.Errorf("offset_ledger: %w", err)
+	// What the snapshot has is read there: it may have been archived since.
+	for db, where := range map[*pgx.Conn]string{r.pg.main: ` AND seq <= $4`, conn: ` AND seq > $4`} {
+		rows, _ := db.Query(ctx, `SELECT seq, hash FROM offset_ledger WHERE source_id = $1 AND source_partition = $2 AND seq = ANY($3)`+where, r.source, p.id, seqs, p.seq)
+		if _, err := pgx.ForEachRow(rows, []any{&seq, &hash}, func() error { out[seq] = bytes.Clone(hash); return nil }); err != nil {
+			return nil, fmt.Errorf("offset_ledger: %w", err)
+		}
 	}
 	return out, nil
 }

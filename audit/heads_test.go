@@ -1,10 +1,14 @@
 package audit
 
 import (
+	"bufio"
 	"crypto/ed25519"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -151,5 +155,57 @@ func TestReplacedHeads(t *testing.T) {
 	w.publishHead(nil, headJSON{V: 1, SourceID: 1, Topic: w.opts.Input, Group: w.opts.Group, Partition: 0, Seq: e.Seq, Hash: fmt.Sprintf("%x", e.Hash()), To: e.To, Kind: "heal",
 		Replaces: &replacedHead{4, fmt.Sprintf("%x", old)}})
 	rep = w.audit()
+	require.True(t, rep.Clean(), sentences(rep))
+}
+
+// A heal's head excuses what an anchor file noted before it, too, and nothing that was noted after.
+func TestAnchorAfterHeal(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	w.store(ownHash)
+	w.publishHeads(nil)
+	w.opts.Anchor = filepath.Join(t.TempDir(), "anchor")
+	require.True(t, w.audit().Clean())
+	past, err := os.ReadFile(w.opts.Anchor)
+	require.NoError(t, err)
+	past = regexp.MustCompile(`"written_at":"[^"]*"`).ReplaceAll(past, []byte(`"written_at":"2026-01-03T00:00:00Z"`))
+	require.NoError(t, os.WriteFile(w.opts.Anchor, past, 0o600))
+	old := w.ledger[3].Hash()
+	w.rewrite(func() { w.ledger[3].Kind, w.ledger[3].Why = ledger.Heal, "restored from a backup" })
+	e := &w.ledger[3]
+	w.publishHead(nil, headJSON{V: 1, SourceID: 1, Topic: w.opts.Input, Group: w.opts.Group, Partition: 0, Seq: e.Seq, Hash: fmt.Sprintf("%x", e.Hash()), To: e.To, At: "2026-01-03T00:00:01.5Z", Kind: "heal",
+		Replaces: &replacedHead{4, fmt.Sprintf("%x", old)}})
+	rep := w.audit()
+	require.True(t, rep.Clean(), sentences(rep))
+	lines, err := readAnchor(w.opts.Anchor)
+	require.NoError(t, err)
+	require.Len(t, lines, 4, "the heads of now are added")
+	b, err := json.Marshal(anchored{V: 1, Group: w.opts.Group, Topic: w.opts.Input, SourceID: 1, Partition: 0, Seq: 4, Hash: "00", To: 11, WrittenAt: "2026-01-03T00:00:02Z"})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(w.opts.Anchor, append(past, b...), 0o600))
+	rep = w.audit()
+	require.Equal(t, []string{"ledger_chain heads 0#4"}, said(rep), sentences(rep))
+}
+
+// A line that can't be read to its end is no end of the file.
+func TestAnchorLineTooLong(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "anchor")
+	require.NoError(t, os.WriteFile(path, []byte("{\"v\":1}\n{\"topic\":\""+strings.Repeat("x", bufio.MaxScanTokenSize)+"\"}\n"), 0o600))
+	_, err := readAnchor(path)
+	require.ErrorContains(t, err, "line 2")
+}
+
+// What is archived while the audit runs was there in its snapshot.
+func TestArchivedBesideTheAudit(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	w.store(ownHash)
+	w.publishHeads(nil)
+	at(w, "ledger heads", func() {
+		_, err := w.db.PgConn().Exec(w.ctx, `SET session_replication_role = replica; DELETE FROM offset_ledger WHERE source_partition = 0 AND seq <= 3`).ReadAll()
+		require.NoError(t, err)
+	})
+	rep := w.audit()
 	require.True(t, rep.Clean(), sentences(rep))
 }

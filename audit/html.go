@@ -14,7 +14,7 @@ var reportTemplate string
 
 // what coverage is called for people
 var coverageNames = map[string]string{
-	"proven": "proven in both sinks", "owed": "captured, still owed to Kafka", "waiting": "waiting to be captured", "out_of_reach": "out of reach: retention",
+	"proven": "proven in both sinks", "owed": "captured, still owed to Kafka", "waiting": "waiting to be captured", "without_input": "held against what is left: retention removed the input", "out_of_reach": "out of reach: retention",
 	"lost": "accepted as lost", "no_entry": "without a ledger entry", "doubtful": "something was found",
 }
 

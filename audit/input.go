@@ -11,6 +11,12 @@ import (
 
 // inputBounds lists the ends of the input, after the snapshot.
 func (r *run) inputBounds(ctx context.Context) error {
+	if r.noInput { // as if retention had removed all that was captured
+		for _, p := range r.parts {
+			p.logStart, p.stableEnd, p.hi, p.from = p.stored, p.stored, p.stored, p.stored
+		}
+		return nil
+	}
 	starts, err := r.kafka.offsets(ctx, "start offsets", r.kafka.adm.ListStartOffsets, r.opts.Input)
 	if err != nil {
 		return err
@@ -43,7 +49,7 @@ func (r *run) sumInput(ctx context.Context) error {
 			p.stat.Waiting = 0
 		}
 		w := &summer{worker: r.newWorker()}
-		g.Go(func() error { return r.readInput(ctx, p, p.lo, end, w.input) })
+		g.Go(func() error { return r.readInput(ctx, p, max(p.lo, p.from), end, w.input) })
 	}
 	return g.Wait()
 }

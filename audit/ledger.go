@@ -60,15 +60,29 @@ func (r *run) readLedger(ctx context.Context) error {
 	if err := r.inputBounds(ctx); err != nil {
 		return err
 	}
+	if err := r.readCoarse(ctx); err != nil {
+		return err
+	}
+	starts, err := r.ledgerStarts(ctx)
+	if err != nil {
+		return err
+	}
 	var offsets int64
 	for _, p := range r.parts {
-		offsets += max(0, p.hi-p.logStart)
+		at, known := starts[p.id]
+		if e, ok := r.earlier.part(p.id); ok {
+			at, known = e.offset, true
+		}
+		if !known {
+			at = p.logStart
+		}
+		offsets += max(0, p.hi-at)
 	}
 	r.work = 4 * offsets // input, rows, events, outbox
 	length := min(max(offsets/mostStretches, shortStretch), longStretch)
 	chains := map[int32]*chain{}
 	newChain := func(p *partition) *chain {
-		c := &chain{next: -1, lay: &layer{scratch: scratch{hasher: r.hash}, p: p, lo: p.logStart, hi: p.hi, at: p.logStart, length: length, since: r.opts.Since, until: r.opts.Until}}
+		c := &chain{next: -1, lay: &layer{scratch: scratch{hasher: r.hash}, p: p, hi: p.hi, length: length, since: r.opts.Since, until: r.opts.Until}}
 		at, known := r.earlier.part(p.id)
 		if a, ok := r.base(p.id); known && (!ok || at.seq >= a.toSeq) { // an earlier round has checked what comes before
 			c.seq, c.hash, c.next, p.begin = at.seq, at.hash, at.offset, at.begin
@@ -115,6 +129,24 @@ func (r *run) readLedger(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ledgerStarts is where the first entry of each partition begins.
+func (r *run) ledgerStarts(ctx context.Context) (map[int32]int64, error) {
+	rows, _ := r.pg.main.Query(ctx, `SELECT p.source_partition, l.from_offset FROM partition_offsets p CROSS JOIN LATERAL (SELECT from_offset FROM offset_ledger l
+		WHERE (l.source_id, l.source_partition) = (p.source_id, p.source_partition) ORDER BY seq LIMIT 1) l WHERE p.source_id = $1`, r.source)
+	starts := map[int32]int64{}
+	var n int32
+	var at int64
+	if _, err := pgx.ForEachRow(rows, []any{&n, &at}, func() error { starts[n] = at; return nil }); err != nil {
+		return nil, fmt.Errorf("offset_ledger: %w", err)
+	}
+	for n, as := range r.archives {
+		if len(as) > 0 && r.opts.Archive != "" {
+			starts[n] = as[0].begun
+		}
+	}
+	return starts, nil
 }
 
 // entries passes on the entries that no earlier round has checked, by partition and seq.

@@ -8,18 +8,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 func TestRetention(t *testing.T) {
 	t.Parallel()
-	cut := func(w *world, topic string, part int32, to int64) {
-		o := kadm.Offsets{}
-		o.AddOffset(topic, part, to, -1)
-		res, err := w.adm.DeleteRecords(w.ctx, o)
-		require.NoError(t, err)
-		require.NoError(t, res.Error())
-	}
+	cut := (*world).cut
 	t.Run("input", func(t *testing.T) {
 		t.Parallel()
 		w := consistent(t)
@@ -27,7 +20,7 @@ func TestRetention(t *testing.T) {
 		cut(w, w.opts.Input, 1, 2)
 		w.exec(`DELETE FROM enriched_clicks WHERE source_partition = 1 AND source_offset IN (1, 4)`)
 		rep := w.audit()
-		require.Equal(t, []string{"missing rows 1@4"}, said(rep), sentences(rep))
+		require.Equal(t, []string{"ledger_gap ledger 1#2", "missing rows 1@1", "missing rows 1@4"}, said(rep), sentences(rep))
 		require.EqualValues(t, 2, rep.Partitions[1].VouchedFrom)
 		require.Contains(t, fmt.Sprint(rep.Notes), "retention removed the input below offset 2")
 		require.NotZero(t, rep.Totals.OutOfReach)
@@ -59,7 +52,7 @@ func TestRetention(t *testing.T) {
 		t.Parallel()
 		w := consistent(t)
 		w.store(ownHash)
-		w.exec(`DROP TABLE outbox_20260101`)
+		w.prune("outbox", 11)
 		w.exec(`DELETE FROM outbox WHERE source_partition = 1 AND source_offset = 0`) // not dropped, but gone
 		rep := w.audit()
 		require.Equal(t, []string{"ledger_digest ledger 1#2", "ledger_gap ledger 1#2", "missing outbox 1@0"}, said(rep), sentences(rep))
@@ -71,10 +64,37 @@ func TestRetention(t *testing.T) {
 		owed(w)
 		w.group[0] = 8
 		w.store(ownHash)
-		w.exec(`DROP TABLE outbox_20260101`)
+		w.prune("outbox", 8)
 		rep := w.audit()
 		require.Equal(t, []string{"missing outbox 0@8"}, said(rep), sentences(rep))
 	})
+}
+
+// A day of the outbox that is merely not there, and that no entry of the ledger says was pruned, was removed by hand.
+func TestDayDroppedByHand(t *testing.T) {
+	t.Parallel()
+	missing := []string{"ledger_gap ledger 0#2", "ledger_gap ledger 0#3", "missing outbox 0@0", "missing outbox 0@1", "missing outbox 0@2", "missing outbox 0@7", "missing outbox 0@8"}
+	digests := []string{"ledger_digest ledger 0#2", "ledger_digest ledger 0#3"}
+	for name, c := range map[string]struct {
+		listed bool
+		want   []string
+	}{
+		"listed nowhere":                      {false, slices.Concat(digests, missing)},
+		"listed, and no entry vouches for it": {true, slices.Concat(digests[1:], missing)}, // that of the list; what is said to be pruned is laid out without digests
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := consistent(t)
+			w.store(ownHash)
+			w.exec(`DROP TABLE outbox_20260101`)
+			if c.listed {
+				w.exec(`INSERT INTO pruned (table_name, time_partition, source_id, source_partition, from_offset, to_offset, records, published, ledger_seq, who, why)
+					VALUES ('outbox', 'outbox_20260101', 1, 0, 0, 9, 5, 11, 3, 'x', 'x')`)
+			}
+			rep := w.audit()
+			require.Equal(t, c.want, said(rep), sentences(rep))
+		})
+	}
 }
 
 func TestPartition(t *testing.T) {

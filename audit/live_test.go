@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -318,4 +319,59 @@ func TestUnstableGroupOffset(t *testing.T) {
 	rep = w.audit()
 	require.True(t, rep.Clean(), sentences(rep))
 	require.Zero(t, rep.Totals.Owed)
+}
+
+// A worker notes a group offset as soon as its commit is answered. While a transaction holds the offset, its last stable value may be older: nobody reset it.
+func TestUnstableBelowTheFloor(t *testing.T) {
+	t.Parallel()
+	build := func(t *testing.T) (*live, []message) {
+		w := consistent(t)
+		late := w.messages(0, 9, 11)
+		owed(w)
+		w.offsets[0].floor = 11
+		w.store(ownHash)
+		l := goOn(w)
+		l.send(late)
+		w.opts.StableWait = 20 * time.Millisecond
+		return l, late
+	}
+	t.Run("for longer than it waits", func(t *testing.T) {
+		t.Parallel()
+		l, _ := build(t)
+		l.opts.UndecidedIn = 50 * time.Millisecond
+		rep := l.audit()
+		require.Equal(t, []string{"undecided group 0@9"}, said(rep), sentences(rep))
+	})
+	t.Run("for a moment", func(t *testing.T) {
+		t.Parallel()
+		l, late := build(t)
+		at(l.world, "outbox", func() { l.commit(late) })
+		rep := l.audit()
+		require.True(t, rep.Clean(), sentences(rep))
+	})
+}
+
+// What was seen of a log's beginning tells nothing any more once that is gone.
+func TestTruncatedWhileRead(t *testing.T) {
+	t.Parallel()
+	w := consistent(t)
+	w.store(ownHash)
+	w.cut(w.opts.Output, 0, 3)
+	o := w.opts
+	require.NoError(t, o.fill())
+	r := newRun(o)
+	var err error
+	r.kafka, err = newKafka(w.ctx, &r.opts)
+	require.NoError(t, err)
+	defer r.kafka.close()
+	op := &outputPart{seen: map[int32]seen{0: {0, 0}}, known: map[int32]seen{0: {0, 0}}}
+	out := &output{topic: o.Output, sink: Events, parts: map[int32]*outputPart{0: op}}
+	require.False(t, out.mayBeGone(0, 0, 1))
+	require.NoError(t, r.readOutput(w.ctx, out, op, 4, func(_ context.Context, _ *output, op *outputPart, rec *kgo.Record) error {
+		op.order(0, 7, true)
+		return nil
+	}))
+	require.True(t, out.mayBeGone(0, 0, 1), "nobody has read it")
+	op.rewind()
+	require.True(t, out.mayBeGone(0, 0, 1))
 }

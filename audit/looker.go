@@ -69,6 +69,7 @@ func (w *looker) row(v *rowRow) error {
 	switch {
 	case p.erased.has(v.offset) && !v.fields.isBlank():
 		w.found(Different, Rows, v.partition, v.offset, nil, "erased by the ledger, but the row is not blank")
+	case v.offset < p.from: // no input to hold it against
 	case c.has(decodes) && c.plain != plain:
 		c.flags |= rowDiffers
 		w.found(Different, Rows, v.partition, v.offset, nil, "the row is not the click of the input")
@@ -98,7 +99,14 @@ func (w *looker) deadLetter(v *deadRow) error {
 	if p.erased.has(v.offset) && (v.key != nil || v.value != nil) {
 		w.found(Different, DeadLetters, v.partition, v.offset, nil, "erased by the ledger, but the dead letter is not blank")
 	}
-	if w.of(p, v.offset, w.keyValue(v.offset, v.key, v.value)).sum() != c.kv {
+	kv := w.of(p, v.offset, w.keyValue(v.offset, v.key, v.value)).sum()
+	if v.offset < p.from {
+		c.kv = kv
+	}
+	if c.rows == 0 {
+		c.row = w.of(p, v.offset, w.letter(v.offset, v.failure)).sum()
+	}
+	if kv != c.kv {
 		w.found(Different, DeadLetters, v.partition, v.offset, nil, "the dead letter's key and value are not the input's")
 	}
 	return nil
@@ -146,8 +154,12 @@ func (w *looker) message(ctx context.Context, v *outboxRow) error {
 	switch m.Topic {
 	case w.opts.DLQ:
 		c.flags |= toDLQ
-		if c.dead > 0 && c.rows == 0 && w.keyValue(m.SourceOffset, m.Key, m.Value).sum() != c.kv {
-			w.found(Different, Outbox, n, m.SourceOffset, nil, "the outbox message's key and value are not the input's")
+		alone := m.SourceOffset >= p.published() || w.outputs[m.Topic].mayBeGone(m.Partition, n, m.SourceOffset)
+		letter := c.dead > 0 && c.rows == 0
+		if letter && (alone || m.SourceOffset >= p.from) && w.keyValue(m.SourceOffset, m.Key, m.Value).sum() != c.kv {
+			w.found(Different, Outbox, n, m.SourceOffset, nil, "the outbox message's key and value are not the %s", w.original(p, m.SourceOffset))
+		} else if letter && alone && w.letter(m.SourceOffset, failureOf(m.Headers)).sum() != c.row {
+			w.found(Different, Outbox, n, m.SourceOffset, nil, "the outbox message's headers do not say what the dead letter does")
 		}
 		if c.rows > 0 {
 			w.found(Different, Outbox, n, m.SourceOffset, nil, "a row, but its outbox message goes to %s", m.Topic)
@@ -162,6 +174,14 @@ func (w *looker) message(ctx context.Context, v *outboxRow) error {
 		w.found(Unexplained, Outbox, n, m.SourceOffset, nil, "an outbox message for topic %s, which is no output of this source", m.Topic)
 	}
 	return nil
+}
+
+// original names what a dead letter is held against.
+func (w *looker) original(p *partition, offset int64) string {
+	if offset < p.from {
+		return "dead letter's"
+	}
+	return "input's"
 }
 
 // owed judges an event that Kafka has not been given yet, or has no more.
@@ -190,7 +210,7 @@ func (w *looker) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	at := &At{rec.Topic, rec.Partition, rec.Offset}
 	src, why := sourceOf(w.opts.Input, m.Headers)
 	p := w.parts[src.partition]
-	if why != "" || p == nil || src.offset < p.begin || src.offset >= p.stableEnd && src.offset < p.stored {
+	if why != "" || p == nil || src.offset < p.begin || src.offset >= max(p.stableEnd, p.from) && src.offset < p.stored {
 		return nil // these have no place in the order either
 	}
 	before, again := op.order(p.id, src.offset, src.offset < p.stored)
@@ -240,8 +260,20 @@ func (w *looker) compare(o *output, p *partition, c *cell, at *At, m *outbox.Mes
 		return
 	}
 	if o.sink == DLQ {
-		if w.keyValue(offset, m.Key, m.Value).sum() != c.kv {
-			w.found(Different, o.sink, p.id, offset, at, "%s: key and value are not the input's", at)
+		sink := o.sink
+		if c.outbox > 0 { // two against one
+			sink = DeadLetters
+		}
+		switch blind := offset < p.from; {
+		case blind && c.dead == 0:
+		case w.keyValue(offset, m.Key, m.Value).sum() == c.kv:
+			if c.dead > 0 && c.rows == 0 && w.letter(offset, failureOf(m.Headers)).sum() != c.row {
+				w.found(Different, sink, p.id, offset, at, "what the dead letter says of its failure, or its headers, is not what %s says", at)
+			}
+		case blind:
+			w.found(Different, sink, p.id, offset, at, "the dead letter's key and value are not those of %s", at)
+		default:
+			w.found(Different, o.sink, p.id, offset, at, "%s: key and value are not the %s", at, w.original(p, offset))
 		}
 		return
 	}

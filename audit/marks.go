@@ -18,7 +18,7 @@ func (r *run) writeMarks(ctx context.Context, rep *Report) error {
 	b := &pgx.Batch{}
 	for i := range rep.Partitions {
 		p := &rep.Partitions[i]
-		from := r.parts[p.Partition].lo
+		from := r.parts[p.Partition].vouched()
 		if p.Verified <= from || p.LedgerSeq == 0 {
 			continue
 		}

@@ -18,18 +18,20 @@ type partition struct {
 	stored    int64 // next_offset
 	floor     int64 // published_at_least
 	begin     int64 // where the ledger says it was started
-	from      int64 // what it can vouch from: retention may have taken input below
+	from      int64 // below it the input is not looked at: retention has taken it, or rows made of it were pruned
 	lo, hi    int64 // what is laid out: asked for, captured, and in the input when the audit began
 	seq       int64 // ledger_seq
 	head      []byte
 
-	stretches []stretch
-	big       []bigEntry
-	healed    []int64 // entries of heals that stand for captures
-	dead      bitmap  // offsets that have a dead letter
-	erased    bitmap  // offsets whose data was blanked, by an entry of the ledger
+	stretches  []stretch
+	big        []bigEntry
+	healed     []int64        // entries of heals that stand for captures
+	miscounted map[int64]bool // entries whose counts were found wrong
+	dead       bitmap         // offsets that have a dead letter
+	erased     bitmap         // offsets whose data was blanked, by an entry of the ledger
 
-	prunedRows, prunedOutbox int64 // source offsets below were dropped on purpose from the rows or dead letters, and from the outbox
+	pruned   takenOut // what was dropped on purpose
+	coarseTo int64    // entries that end at it or below are laid out without their ends: their outbox messages are said to be pruned
 
 	short      []shortfall // what heals could not bring back
 	erasedGone int64       // events that are missing, of what was erased
@@ -38,6 +40,7 @@ type partition struct {
 	wins  []window         // what the present second pass looks at, one by one
 
 	storedAgain, groupAgain int64
+	pending                 bool // a transaction still held the group offset then
 	beyond                  []beyond
 
 	stat PartitionReport
@@ -60,8 +63,14 @@ const (
 // published is the offset below which everything must be in Kafka.
 func (p *partition) published() int64 { return max(p.group, p.begin) }
 
-// reach says why a record of the offset can't be; "" if it can. The second result: retention took the input, so that nothing can be said.
-// What is in reach may still not be laid out: it was not asked for.
+// prunedRows is the offset below which rows or dead letters were dropped on purpose.
+func (p *partition) prunedRows() int64 { return max(p.pruned.rows.end(), p.pruned.dead.end()) }
+
+// vouched is the offset from which on everything is held against the input.
+func (p *partition) vouched() int64 { return max(p.lo, min(p.from, p.hi)) }
+
+// reach says why a record of the offset can't be; "" if it can. The second result: the input is not looked at there; what is left is held
+// against each other. What is in reach may still not be laid out: it was not asked for.
 func (p *partition) reach(offset int64) (why string, gone bool) {
 	switch {
 	case offset < p.begin:

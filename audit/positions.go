@@ -95,7 +95,7 @@ func (r *run) readGroup(ctx context.Context) error {
 func (r *run) part(n int32) *partition {
 	p := r.parts[n]
 	if p == nil {
-		p = &partition{id: n, group: -1, groupAgain: -1, dead: bitmap{}, erased: bitmap{}, early: map[int64]uint64{}}
+		p = &partition{id: n, group: -1, groupAgain: -1, dead: bitmap{}, erased: bitmap{}, early: map[int64]uint64{}, miscounted: map[int64]bool{}}
 		r.parts[n] = p
 	}
 	return p
@@ -170,14 +170,24 @@ func (r *run) readAgain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("partition_offsets: %w", err)
 	}
-	group, _, err := r.groupOffsets(ctx)
-	if err != nil {
-		return err
-	}
-	for n, at := range group {
-		if p := r.parts[n]; p != nil {
-			p.groupAgain = at
+	for until := time.Now().Add(r.opts.UndecidedIn); ; {
+		group, unstable, err := r.groupOffsets(ctx)
+		if err != nil {
+			return err
+		}
+		wait := false
+		for n, at := range group {
+			if p := r.parts[n]; p != nil {
+				p.groupAgain, p.pending = at, unstable[n]
+				wait = wait || p.pending && p.behind()
+			}
+		}
+		// The last stable value may be older than what a worker has noted: its commit was answered, and is not applied everywhere yet.
+		if !wait || time.Now().After(until) {
+			return nil
 		}
 	}
-	return nil
 }
+
+// behind says whether the group offset is below what it once was.
+func (p *partition) behind() bool { return p.groupAgain < max(p.floor, p.group) }

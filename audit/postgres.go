@@ -30,9 +30,8 @@ type snapshot struct {
 
 // table is one time partition.
 type table struct {
-	name   string // quoted, with its schema
-	suffix string // of the parent's name: the day
-	pages  int64
+	name  string // quoted, with its schema
+	pages int64
 }
 
 // timePartitioned are the tables partitioned by capture time.
@@ -53,13 +52,11 @@ func openSnapshot(ctx context.Context, dsn string) (*snapshot, error) {
 		return nil, fmt.Errorf("take a snapshot: %w", err)
 	}
 	for _, parent := range timePartitioned {
-		rows, _ := s.main.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), c.relname, pg_relation_size(c.oid) / current_setting('block_size')::int
+		rows, _ := s.main.Query(ctx, `SELECT format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid) / current_setting('block_size')::int
 			FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE i.inhparent = $1::text::regclass ORDER BY c.relname`, parent)
 		s.tables[parent], err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
-			err = row.Scan(&t.name, &t.suffix, &t.pages)
-			t.suffix = strings.TrimPrefix(t.suffix, parent+"_")
-			return t, err
+			return t, row.Scan(&t.name, &t.pages)
 		})
 		if err != nil {
 			s.close()
@@ -119,19 +116,9 @@ func (s *snapshot) close() {
 	}
 }
 
-// has says whether the parent has a time partition for that day.
-func (s *snapshot) has(parent, suffix string) bool {
-	for _, t := range s.tables[parent] {
-		if t.suffix == suffix {
-			return true
-		}
-	}
-	return false
-}
-
 // scan reads every row of a time-partitioned table in pieces, several at once. newFn is called once a piece; what it returns is
 // called with each row's columns in binary format, valid during the call only.
-func (r *run) scan(ctx context.Context, parent, columns string, parts []part, newFn func(table) func([][]byte) error) error {
+func (r *run) scan(ctx context.Context, parent, columns string, parts []part, newFn func() func([][]byte) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.opts.Workers)
 	for _, t := range r.pg.tables[parent] {
@@ -157,7 +144,7 @@ func (r *run) scan(ctx context.Context, parent, columns string, parts []part, ne
 				if err != nil {
 					return err
 				}
-				fn, n := newFn(t), 0
+				fn, n := newFn(), 0
 				// ExecParams, not Query: no reflection a value, and the bytes as they came
 				rr := conn.PgConn().ExecParams(ctx, sql, nil, nil, nil, []int16{1})
 				for rr.NextRow() && err == nil {

@@ -1,169 +1,200 @@
 package audit
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
-// mostReplayed bounds what is kept of other sources' events; what is beyond it is called unexplained.
-const mostReplayed = 1_000_000
+const (
+	mostReplayKeys = 1_000_000 // of replays' events whose keys are held against their letters'
+	mostStrangers  = 100_000   // events that name no source of the snapshot; what is beyond is called unexplained at once
+)
 
-// replays are the dead letters that were handed in again: their events name a pointer as their source, not a record of the input. There are few, so each is
-// kept by itself.
+// replays are the dead letters that were handed in again: their events name a pointer as their source, not a record of the input. Pointers are a source of
+// their own, which is audited as the input's is, on the same snapshot and in the same reading of the topics, but for the input: rows, dead letters, outbox,
+// events, ledger and heads against each other.
 type replays struct {
-	mu     sync.Mutex
-	id     int16
-	topic  string
-	floors map[int32]int64 // stable group offsets of its partitions as the snapshot has them, stored ones if all is settled
-	seen   map[string][]replayed
+	*run  // of the pointers' source; nil: there is none in the snapshot
+	heads map[int32]*headsOf
+
+	mu        sync.Mutex
+	keys      map[source]uint64 // of clicks' events, by pointer
+	strangers []stranger
 }
 
-type replayed struct {
+// stranger is an event of no source that the snapshot has. The first replay of all may have come after it.
+type stranger struct {
+	source
+	topic string
 	sink  Sink
 	at    At
-	value []byte
-	key   []byte
 }
 
-// openReplays finds the source of pointers; there is none before the first replay.
+// openReplays finds the source of pointers, and adds up what Postgres has of it.
 func (r *run) openReplays(ctx context.Context) error {
-	r.replays = &replays{seen: map[string][]replayed{}, floors: map[int32]int64{}}
-	rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, CASE WHEN $2 THEN next_offset ELSE published_at_least END FROM partition_offsets JOIN sources USING (source_id)
-		WHERE group_id = $1 AND retired_at IS NULL`, r.opts.Group+"-replay", r.opts.Settled)
+	r.replays = &replays{keys: map[source]uint64{}, heads: map[int32]*headsOf{}}
+	var id int16
+	opts := r.opts
+	opts.Group, opts.Partition, opts.Since, opts.Until, opts.Progress, opts.Watch = r.opts.Group+"-replay", nil, time.Time{}, time.Time{}, nil, nil
+	err := r.pg.main.QueryRow(ctx, `SELECT coalesce(max(source_id), 0), coalesce(max(topic), '') FROM sources WHERE group_id = $1 AND retired_at IS NULL`, opts.Group).Scan(&id, &opts.Input)
+	if err != nil || id == 0 {
+		return err
+	}
+	s := newRun(opts)
+	s.hash, s.kafka, s.pg, s.dec, s.source, s.sources, s.noInput, s.replays = r.hash, r.kafka, r.pg, r.dec, id, r.sources, true, &replays{}
+	// Listed once more, behind the snapshot: what it says is published is below.
+	ends, err := r.kafka.offsets(ctx, "end offsets", r.kafka.adm.ListEndOffsets, r.opts.Output, r.opts.DLQ)
+	if err != nil {
+		return err
+	}
+	s.outputs = map[string]*output{}
+	for topic, o := range r.outputs {
+		s.outputs[topic] = &output{topic: topic, sink: o.sink, parts: map[int32]*outputPart{}}
+		for n, op := range o.parts {
+			op.twin = &outputPart{id: n, decidedAt: ends[topic][n], seen: map[int32]seen{}}
+			s.outputs[topic].parts[n] = op.twin
+		}
+	}
+	if topics, err := r.kafka.adm.ListTopics(ctx, s.opts.Input); err == nil && topics.Error() == nil {
+		for n := range topics[s.opts.Input].Partitions {
+			s.part(n)
+		}
+	}
+	rows, _ := r.pg.main.Query(ctx, `SELECT source_partition, next_offset, CASE WHEN $2 THEN next_offset ELSE published_at_least END, ledger_seq, ledger_head
+		FROM partition_offsets WHERE source_id = $1`, id, r.opts.Settled)
 	var n int32
-	var floor int64
-	_, err := pgx.ForEachRow(rows, []any{&n, &floor}, func() error {
-		r.replays.floors[n] = floor
+	var next, floor, seq int64
+	var head []byte
+	if _, err = pgx.ForEachRow(rows, []any{&n, &next, &floor, &seq, &head}, func() error {
+		p := s.part(n)
+		p.stored, p.group, p.groupAgain, p.seq, p.head = next, floor, floor, seq, append([]byte{}, head...)
 		return nil
-	})
-	return err
+	}); err != nil {
+		return fmt.Errorf("partition_offsets: %w", err)
+	}
+	r.replays.run = s
+	steps := []func(context.Context) error{s.readArchives, s.readLedger, s.readFacts}
+	if r.replaysWhole() {
+		steps = append(steps, s.sumDeadLetters, s.sumRows)
+	}
+	for _, do := range steps {
+		if err := do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// other takes an event that is not of the input; false: it must be said to be unexplained now.
-func (p *replays) other(at *At, sink Sink, m *outbox.Message) bool {
+// replaysWhole says whether replays are looked at record by record: whenever everything is.
+func (r *run) replaysWhole() bool { return r.whole() && r.opts.Partition == nil }
+
+// take takes an event that is not of the input. False: it must be said to be unexplained now.
+func (w *summer) take(ctx context.Context, o *output, op *outputPart, rec *kgo.Record, m *outbox.Message, at *At) (bool, error) {
 	v := header(m.Headers, sourceHeader)
 	topic, _, ok := strings.Cut(v, "/")
-	if _, why := sourceOf(topic, m.Headers); !ok || why != "" {
-		return false
+	src, why := sourceOf(topic, m.Headers)
+	if !ok || why != "" {
+		return false, nil
+	}
+	p := w.replays
+	if p.run != nil && topic == p.run.opts.Input {
+		if w.replaying == nil {
+			w.replaying = &summer{worker: p.run.newWorker()}
+		}
+		p.mu.Lock()
+		if o.sink == Events && len(p.keys) < mostReplayKeys {
+			p.keys[src] = maphash.Bytes(w.seed, m.Key)
+		}
+		p.mu.Unlock()
+		return true, w.replaying.event(ctx, p.run.outputs[o.topic], op.twin, rec)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.seen) >= mostReplayed {
-		return false
+	if p.run != nil || len(p.strangers) >= mostStrangers {
+		return false, nil
 	}
-	p.seen[v] = append(p.seen[v], replayed{sink, *at, bytes.Clone(m.Value), bytes.Clone(m.Key)})
-	return true
+	p.strangers = append(p.strangers, stranger{src, topic, o.sink, *at})
+	return true, nil
 }
 
-// A capture of a pointer is one row or one dead letter, which has what the first one had; below the group offset there is one event of it, in the right
-// topic, with the key that was sent.
-const replaysSQL = `SELECT c.source_partition, c.source_offset, c.of_partition, c.of_offset, (SELECT count(*) FROM enriched_clicks e
-		WHERE (e.source_id, e.source_partition, e.source_offset) = (c.source_id, c.source_partition, c.source_offset)),
-		(SELECT count(*) FROM dead_letters d WHERE (d.source_id, d.source_partition, d.source_offset) = (c.source_id, c.source_partition, c.source_offset)),
-		f.key, f.value, f.source_id IS NOT NULL, coalesce((f.key, f.value, f.headers) IS NOT DISTINCT FROM (a.key, a.value, a.headers) OR a.source_id IS NULL OR f.source_id IS NULL OR f.key IS NULL AND f.value IS NULL, true)
-	FROM replay_captures c
-	LEFT JOIN dead_letters f ON (f.source_id, f.source_partition, f.source_offset) = (c.of_source_id, c.of_partition, c.of_offset)
-	LEFT JOIN dead_letters a ON (a.source_id, a.source_partition, a.source_offset) = (c.source_id, c.source_partition, c.source_offset)
-	WHERE c.source_id = $1`
-
-// checkReplays looks at what is captured now, which covers every event that was read; missing is only what was published when the audit began.
+// checkReplays settles the pointers' source, then holds each capture of a pointer against the letter it is of.
 func (r *run) checkReplays(ctx context.Context) error {
-	p := r.replays
+	stored, err := r.replaysStored(ctx)
+	if err != nil {
+		return err
+	}
+	for _, x := range r.replays.strangers {
+		if next, ok := stored[x.topic][x.partition]; ok && x.offset < next {
+			r.totals.Later++
+			continue
+		}
+		r.found(Unexplained, x.sink, -1, -1, &x.at, "%s: the %s header \"%s/%d/%d\" is not %s/<partition>/<offset>, nor a replay's", &x.at, sourceHeader, x.topic, x.partition, x.offset, r.opts.Input)
+	}
+	s := r.replays.run
+	if s == nil {
+		return nil
+	}
+	for n, next := range stored[s.opts.Input] {
+		s.part(n).storedAgain = next
+	}
+	if err := s.settleReplays(ctx, r.replays.heads, r.replaysWhole()); err != nil {
+		return err
+	}
+	return r.checkPointers(ctx, s)
+}
+
+// replaysStored are the stored offsets of pointers now, which cover every event that was read. It reads no table that is partitioned by time: it would
+// have to wait for whoever makes or drops a time partition, and who waits for the snapshot.
+func (r *run) replaysStored(ctx context.Context) (map[string]map[int32]int64, error) {
 	conn, err := pgx.Connect(ctx, r.opts.DSN)
 	if err != nil {
-		return fmt.Errorf("connect to postgres: %w", err)
+		return nil, fmt.Errorf("connect to postgres: %w", err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	err = conn.QueryRow(ctx, `SELECT coalesce(max(source_id), 0), coalesce(max(topic), '') FROM sources WHERE group_id = $1 AND retired_at IS NULL`, r.opts.Group+"-replay").Scan(&p.id, &p.topic)
-	if err != nil || p.id == 0 {
-		r.strangers()
-		return err
-	}
-	letters := map[string]bool{} // dead letters of pointers that lead nowhere
-	rows, _ := conn.Query(ctx, `SELECT source_partition, source_offset FROM dead_letters d WHERE source_id = $1 AND NOT EXISTS (SELECT FROM replay_captures c
-		WHERE (c.source_id, c.source_partition, c.source_offset) = (d.source_id, d.source_partition, d.source_offset))`, p.id)
-	var n, of int32
-	var at, ofOffset int64
-	if _, err := pgx.ForEachRow(rows, []any{&n, &at}, func() error {
-		letters[fmt.Sprintf("%s/%d/%d", p.topic, n, at)] = true
+	rows, _ := conn.Query(ctx, `SELECT topic, source_partition, next_offset FROM partition_offsets JOIN sources USING (source_id) WHERE group_id = $1 AND retired_at IS NULL`, r.opts.Group+"-replay")
+	stored := map[string]map[int32]int64{}
+	var topic string
+	var n int32
+	var next int64
+	_, err = pgx.ForEachRow(rows, []any{&topic, &n, &next}, func() error {
+		if stored[topic] == nil {
+			stored[topic] = map[int32]int64{}
+		}
+		stored[topic][n] = next
 		return nil
-	}); err != nil {
-		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("partition_offsets: %w", err)
 	}
-	var clicks, dead int64
-	var key, value []byte
-	var first, same bool
-	rows, _ = conn.Query(ctx, replaysSQL, p.id)
-	if _, err := pgx.ForEachRow(rows, []any{&n, &at, &of, &ofOffset, &clicks, &dead, &key, &value, &first, &same}, func() error {
-		name := fmt.Sprintf("%s/%d/%d", p.topic, n, at)
-		events := p.seen[name]
-		delete(p.seen, name)
-		sink, in := Events, Rows
-		if dead > 0 {
-			sink, in = DLQ, DeadLetters
-		}
-		switch {
-		case clicks+dead == 0:
-			r.found(Missing, Rows, of, ofOffset, nil, "its replay %s is captured and has neither row nor dead letter", name)
-		case clicks+dead > 1:
-			r.found(Duplicate, in, of, ofOffset, nil, "its replay %s has %d rows and %d dead letters", name, clicks, dead)
-		case !same:
-			r.found(Different, DeadLetters, of, ofOffset, nil, "its replay %s is a dead letter with another content", name)
-		}
-		switch floor, known := p.floors[n]; {
-		case len(events) == 0 && known && at < floor && r.readWhole(sink):
-			r.found(Missing, sink, of, ofOffset, nil, "nothing is published of its replay %s", name)
-		case len(events) > 1:
-			r.found(Duplicate, sink, of, ofOffset, &events[1].at, "its replay %s is published %d times", name, len(events))
-		case len(events) == 1 && (events[0].sink != sink || first && key != nil && !bytes.Equal(events[0].key, key) || first && value != nil && sink == DLQ && !bytes.Equal(events[0].value, value)): // both are NULL once erased
-			r.found(Different, sink, of, ofOffset, &events[0].at, "what is published of its replay %s is not what was captured", name)
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	var lost int64 // rows of the replay's source that no capture of a pointer vouches for
-	err = conn.QueryRow(ctx, `SELECT count(*) FROM enriched_clicks e WHERE source_id = $1 AND NOT EXISTS (SELECT FROM replay_captures c
-		WHERE (c.source_id, c.source_partition, c.source_offset) = (e.source_id, e.source_partition, e.source_offset))`, p.id).Scan(&lost)
-	if lost > 0 {
-		r.found(Unexplained, Rows, -1, -1, nil, "%d rows of replays that no capture of a pointer vouches for", lost)
-	}
-	for name := range p.seen {
-		if letters[name] && len(p.seen[name]) == 1 && p.seen[name][0].sink == DLQ {
-			delete(p.seen, name)
-		}
-	}
-	r.strangers()
-	return err
+	return stored, nil
 }
 
-// readWhole says whether the sink's topic was read from its first record on, and has lost none to retention.
-func (r *run) readWhole(sink Sink) bool {
-	if r.earlier != nil || !r.opts.Since.IsZero() || !r.opts.Until.IsZero() || r.opts.Partition != nil {
-		return false
-	}
-	for _, o := range r.outputs {
-		for _, op := range o.parts {
-			if o.sink == sink && op.start > 0 {
-				return false
+// settleReplays does for the pointers' source what is left to do once the topics are read.
+func (s *run) settleReplays(ctx context.Context, heads map[int32]*headsOf, whole bool) error {
+	for _, p := range s.sorted() {
+		if h := heads[p.id]; h != nil {
+			if err := s.checkHeads(ctx, p, h.all); err != nil {
+				return err
 			}
 		}
-	}
-	return true
-}
-
-// strangers are events that no source there is accounts for.
-func (r *run) strangers() {
-	for name, events := range r.replays.seen {
-		for i := range events {
-			r.found(Unexplained, events[i].sink, -1, -1, &events[i].at, "%s: the %s header %.80q is not %s/<partition>/<offset>, nor a replay's", &events[i].at, sourceHeader, name, r.opts.Input)
+		if !whole {
+			s.settleLater(p)
 		}
 	}
+	if !whole {
+		return nil
+	}
+	if err := s.sumOutbox(ctx); err != nil {
+		return err
+	}
+	return s.settle(ctx)
 }

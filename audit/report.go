@@ -3,6 +3,7 @@ package audit
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,7 +19,7 @@ type Totals struct {
 	Owed        int64 `json:"owed"`           // captured, not yet published: no error while workers are working
 	Waiting     int64 `json:"waiting"`        // input offsets from the stored offsets to the stable end, markers included; with Settled records only
 	Later       int64 `json:"later"`          // events captured after the snapshot, covered by the stored offset read at the end
-	OutOfReach  int64 `json:"out_of_reach"`   // records whose counterpart retention has removed: not compared
+	OutOfReach  int64 `json:"out_of_reach"`   // records whose input or event retention has removed: held against what is left
 	Ledger      int64 `json:"ledger_entries"` // entries read
 	Counted     int64 `json:"counted"`        // sum of click_counts, of what says to be counted
 	OtherSource int64 `json:"other_source"`   // Postgres rows that belong to another source: another audit's
@@ -27,7 +28,7 @@ type Totals struct {
 // PartitionReport is one source partition.
 type PartitionReport struct {
 	Partition   int32 `json:"partition"`
-	VouchedFrom int64 `json:"vouched_from"` // offsets below can't be vouched for: not read by the pipeline, or removed by retention
+	VouchedFrom int64 `json:"vouched_from"` // from here on everything is held against the input; below, it was not read by the pipeline, or its retention is over
 	Stored      int64 `json:"stored"`       // S, in the snapshot
 	Group       int64 `json:"group"`        // G, read before S; -1: none
 	StableEnd   int64 `json:"stable_end"`   // of the input, read after S
@@ -44,6 +45,14 @@ type PartitionReport struct {
 	Ledger      int64 `json:"ledger_entries"`
 	Erased      int64 `json:"erased"` // records whose data was blanked, by an entry of the ledger
 	Findings    int64 `json:"findings"`
+
+	// From where on each side is there; what was dropped on purpose, or expired, is below. Below vouched_from they are held against each other, not
+	// against the input.
+	RowsFrom        int64 `json:"rows_from"`
+	DeadLettersFrom int64 `json:"dead_letters_from"`
+	OutboxFrom      int64 `json:"outbox_from"`
+	EventsFrom      int64 `json:"events_from"` // source offsets
+	DLQFrom         int64 `json:"dlq_from"`
 
 	Coverage   []Coverage `json:"coverage"`
 	LedgerSeq  int64      `json:"ledger_seq"`       // of its newest entry, in the snapshot
@@ -66,14 +75,34 @@ type Deed struct {
 	At        time.Time `json:"at"` // by the clock of whoever did it
 }
 
-// mostDeeds bounds a report. The newest are kept.
+// mostDeeds bounds a report: the newest are kept, and all by which something is in neither sink.
 const mostDeeds = 10_000
+
+// forEver says whether the deed stays in every report: an accepted loss, and a reset.
+func (d *Deed) forEver() bool { return d.Kind == "accept_loss" || d.Kind == "reset" }
+
+// newest are the deeds that a report keeps.
+func newest(ds []Deed) []Deed {
+	drop := -mostDeeds
+	for i := range ds {
+		if !ds[i].forEver() {
+			drop++
+		}
+	}
+	return slices.DeleteFunc(ds, func(d Deed) bool {
+		if d.forEver() || drop <= 0 {
+			return false
+		}
+		drop--
+		return true
+	})
+}
 
 func (r *run) deed(e *entry) {
 	r.deeds++
 	r.deedList = append(r.deedList, Deed{e.partition, e.seq, e.kind, e.from, e.to, e.who, e.why, e.worker, e.build, e.at})
-	if len(r.deedList) == 2*mostDeeds {
-		r.deedList = append(r.deedList[:0], r.deedList[mostDeeds:]...)
+	if r.deeds%mostDeeds == 0 {
+		r.deedList = newest(r.deedList)
 	}
 }
 
@@ -95,7 +124,7 @@ type Report struct {
 	Partitions []PartitionReport        `json:"partitions"`
 	Findings   []Finding                `json:"findings"` // some of each class; Found counts all
 	Notes      []string                 `json:"notes"`    // what it can't vouch for, and why
-	Deeds      []Deed                   `json:"deeds"`    // what people did, of all time, the newest if there are very many
+	Deeds      []Deed                   `json:"deeds"`    // what people did, of all time; of very many the newest, and every accepted loss and reset
 	DeedsAll   int64                    `json:"deeds_all"`
 	Took       time.Duration            `json:"took_ns"`
 	Verdict    string                   `json:"verdict"`
@@ -126,7 +155,7 @@ func (r *run) report() *Report {
 	if rep.Findings == nil {
 		rep.Findings = []Finding{}
 	}
-	rep.Deeds, rep.DeedsAll = append([]Deed{}, r.deedList[max(0, len(r.deedList)-mostDeeds):]...), r.deeds
+	rep.Deeds, rep.DeedsAll = newest(append([]Deed{}, r.deedList...)), r.deeds
 	for _, c := range Classes {
 		rep.Found[c] = r.findings.total(c)
 	}
@@ -137,6 +166,7 @@ func (r *run) report() *Report {
 		if a, ok := r.base(p.id); ok {
 			s.VouchedFrom = max(s.VouchedFrom, a.to)
 		}
+		r.reaches(p, &s)
 		s.Coverage, s.Verified = r.coverage(p), p.verified(r.findings.lowest(p.id, p.stored))
 		s.LedgerSeq, s.LedgerHead = p.seq, hex.EncodeToString(p.head)
 		rep.Partitions = append(rep.Partitions, s)
@@ -156,13 +186,15 @@ func (r *run) report() *Report {
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: %d records were erased, by entries of the ledger; their bytes are not compared", r.opts.Input, p.id, s.Erased))
 		}
 		rep.Notes = append(rep.Notes, p.excuses(r.opts.Input)...)
-		if p.prunedOutbox > p.begin {
-			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: the outbox was pruned below offset %d, by entries of the ledger; there the events are held against the rows alone", r.opts.Input, p.id, p.prunedOutbox))
+		if to := p.pruned.outbox.end(); to > p.begin {
+			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: the outbox was pruned below offset %d, by entries of the ledger; there the events are held against the rows alone", r.opts.Input, p.id, to))
 		}
-		if p.prunedRows > 0 && p.prunedRows == p.from {
-			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: rows or dead letters were pruned below offset %d, by entries of the ledger; vouched for from there", r.opts.Input, p.id, p.from))
+		left := fmt.Sprintf("below, what is left is held against each other and the ledger: rows from offset %d on, dead letters from %d, the outbox from %d, events from %d, the DLQ from %d",
+			s.RowsFrom, s.DeadLettersFrom, s.OutboxFrom, s.EventsFrom, s.DLQFrom)
+		if to := p.prunedRows(); to > 0 && to == p.from {
+			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: rows or dead letters were pruned below offset %d, by entries of the ledger; vouched for from there; %s", r.opts.Input, p.id, p.from, left))
 		} else if p.from > p.begin && p.stored > p.begin {
-			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: retention removed the input below offset %d; vouched for from there", r.opts.Input, p.id, p.from))
+			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: retention removed the input below offset %d; vouched for from there; %s", r.opts.Input, p.id, p.from, left))
 		} else if p.begin > 0 {
 			rep.Notes = append(rep.Notes, fmt.Sprintf("%s/%d: started at offset %d, by its ledger; what is below was never to be read", r.opts.Input, p.id, p.begin))
 		}

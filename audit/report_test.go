@@ -138,3 +138,27 @@ func TestProgress(t *testing.T) {
 		require.LessOrEqual(t, p.Share, 1.0)
 	}
 }
+
+// Of very many deeds the newest are in the report, and every one by which something is in neither sink.
+func TestManyDeeds(t *testing.T) {
+	t.Parallel()
+	r := newRun(Options{MaxFindings: 1})
+	const all = 5*mostDeeds/2 + 7
+	for i := range int64(all) {
+		e := &entry{seq: i + 1, kind: "hold"}
+		switch i {
+		case 3:
+			e.kind = "accept_loss"
+		case 12_000:
+			e.kind = "reset"
+		}
+		r.deed(e)
+	}
+	rep := r.report()
+	require.EqualValues(t, all, rep.DeedsAll)
+	require.Len(t, rep.Deeds, mostDeeds+2)
+	require.EqualValues(t, 4, rep.Deeds[0].Seq)
+	require.EqualValues(t, 12_001, rep.Deeds[1].Seq)
+	require.EqualValues(t, all-mostDeeds+1, rep.Deeds[2].Seq)
+	require.EqualValues(t, all, rep.Deeds[mostDeeds+1].Seq)
+}

@@ -28,20 +28,18 @@ func (r *run) settle(ctx context.Context) error {
 		}
 		for i := range p.stretches {
 			s := &p.stretches[i]
-			if s.to <= p.from {
-				continue // retention took its input while it was read
-			}
-			if s.from >= p.from && s.digest != s.saysDigest && s.pruned < s.input {
+			of := r.sides(p, s)
+			if s.digest != s.saysDigest && !of.noOutbox {
 				digests = append(digests, doubt{p, s})
 			}
-			if s.from < p.from || s.suspicious(r.allGone(p, s)) {
+			if s.from < p.from && p.from < s.to || s.suspicious(of) { // retention took some of its input while it was read
 				doubts = append(doubts, doubt{p, s})
 				continue
 			}
 			r.settleSound(p, s)
 		}
 		for i := range p.big {
-			if b := &p.big[i]; !b.unchecked && b.from >= p.from {
+			if b := &p.big[i]; !b.unchecked {
 				r.countsDiffer(p, b.seq, b.from, b.to, b.says, b.counts)
 			}
 		}
@@ -73,15 +71,11 @@ func (r *run) settle(ctx context.Context) error {
 	return nil
 }
 
-// allGone says whether the output topics have nothing of a stretch any more.
-func (r *run) allGone(p *partition, s *stretch) bool {
-	return (s.rows.n == 0 || r.outputs[r.opts.Output].allGone(p.id, s.to)) && (s.dead.n == 0 || r.outputs[r.opts.DLQ].allGone(p.id, s.to))
-}
-
 // settleSound counts what is owed and out of reach in a stretch that nothing is wrong with.
 func (r *run) settleSound(p *partition, s *stretch) {
 	switch {
 	case s.lost:
+	case s.to <= p.from: // counted as it came in
 	case s.owed:
 		p.stat.Owed += s.input - s.early
 	default:
@@ -130,10 +124,13 @@ func (r *run) settleWindows(p *partition) {
 		w := &p.wins[i]
 		for j := range w.cells {
 			offset, c := w.from+int64(j), &w.cells[j]
-			if offset < p.from || !c.has(inInput) || p.lost(offset) {
-				continue
+			switch {
+			case p.lost(offset):
+			case offset < p.from:
+				r.settleBlind(p, c, offset)
+			case c.has(inInput):
+				r.settleCell(p, c, offset)
 			}
-			r.settleCell(p, c, offset)
 		}
 	}
 }
@@ -149,6 +146,11 @@ func (r *run) settleCell(p *partition, c *cell, offset int64) {
 	if c.outbox == 0 && (offset >= p.published() || !c.has(pruned)) {
 		r.found(Missing, Outbox, p.id, offset, nil, "no outbox message")
 	}
+	r.settleEvent(p, c, offset)
+}
+
+// settleEvent judges the record's events.
+func (r *run) settleEvent(p *partition, c *cell, offset int64) {
 	if o, gone := r.missing(p, c, offset); gone {
 		switch {
 		case o.mayBeGone(int32(c.target), p.id, offset):
@@ -163,6 +165,10 @@ func (r *run) settleCell(p *partition, c *cell, offset int64) {
 			r.found(Missing, o.sink, p.id, offset, nil, "not in %s, though the group offset is %d", o.topic, p.group)
 		}
 	}
+	sink := DeadLetters
+	if c.clickExpected() {
+		sink = Rows
+	}
 	if sink == Rows && c.dlq > 0 {
 		r.found(Unexplained, DLQ, p.id, offset, nil, "a record in %s, but nothing made this click a dead letter", r.opts.DLQ)
 	}
@@ -172,6 +178,37 @@ func (r *run) settleCell(p *partition, c *cell, offset int64) {
 	if offset >= p.published() && c.events == 0 && c.dlq == 0 {
 		p.stat.Owed++
 	}
+}
+
+// settleBlind judges an offset whose input is not looked at: what there is of it must be there once in every store that reaches so far back. What has gone
+// from all of them only the ledger's counts tell.
+func (r *run) settleBlind(p *partition, c *cell, offset int64) {
+	stored, sent := c.rows > 0 || c.dead > 0, c.events > 0 || c.dlq > 0
+	if !stored && !sent && c.outbox == 0 {
+		return
+	}
+	sink, table := DeadLetters, p.pruned.dead
+	if c.clickExpected() {
+		sink, table = Rows, p.pruned.rows
+	}
+	dropped := c.has(pruned) || p.pruned.outbox.has(offset)
+	if o, _ := r.expected(c); c.outbox == 0 && !dropped && (!stored || !sent && !o.mayBeGone(-1, p.id, offset)) && !(stored && offset >= p.published()) {
+		where := sink
+		if sent {
+			where = o.sink
+		}
+		if !table.has(offset) || stored {
+			r.found(Unexplained, where, p.id, offset, nil, "nothing else is there of it: it was made up, or what belongs to it was removed, and then the ledger's counts say so (the input is kept from offset %d on)", p.logStart)
+		}
+		return
+	}
+	if !stored && !table.has(offset) {
+		r.found(Missing, sink, p.id, offset, nil, "neither a row nor a dead letter is there, of what the outbox or Kafka has")
+	}
+	if c.outbox == 0 && (offset >= p.published() || !dropped) {
+		r.found(Missing, Outbox, p.id, offset, nil, "no outbox message")
+	}
+	r.settleEvent(p, c, offset)
 }
 
 // settleLater judges the events that the snapshot had not captured: the stored offset read at the end must cover each, once.
@@ -197,7 +234,9 @@ func (r *run) settleLater(p *partition) {
 }
 
 func (r *run) settlePositions(p *partition) {
-	if floor := max(p.floor, p.group); p.groupAgain < floor && floor > 0 {
+	if floor := max(p.floor, p.group); p.pending && p.behind() && floor > 0 {
+		r.found(Undecided, Group, p.id, p.groupAgain, nil, "the group offset was %d before a transaction that holds it now, and at %d before that: audit again when it is over", p.groupAgain, floor)
+	} else if p.behind() && floor > 0 {
 		r.found(GroupBehind, Group, p.id, p.groupAgain, nil, "the group offset is %d (-1: none), it was at %d before: somebody reset it, or it expired", p.groupAgain, floor)
 	}
 	if !r.opts.Settled {

@@ -36,7 +36,7 @@ func (w *world) store(hash func(*ledger.Entry) []byte) {
 	}
 	for _, d := range w.dead {
 		b.Queue(`INSERT INTO dead_letters (source_id, source_partition, source_offset, error_class, error_stage, error_message, key, value, headers, created_at)
-			VALUES (1, $1, $2, 'decode', 'decode', '', $3, $4, $5, $6)`, d.part, d.offset, d.key, d.value, outbox.AppendHeaders(nil, nil), d.at)
+			VALUES (1, $1, $2, 'decode', 'parse', $7, $3, $4, $5, $6)`, d.part, d.offset, d.key, d.value, outbox.AppendHeaders(nil, []outbox.Header{{Key: "null"}}), d.at, d.message)
 	}
 	require.NoError(w.t, w.db.SendBatch(w.ctx, b).Close())
 	p := w.producer()

@@ -16,12 +16,13 @@ const (
 // only sums are kept. Where those of two stores differ, a second pass looks at its records one by one (see cells.go).
 type stretch struct {
 	from, to int64
-	ends     []uint32 // where its entries end, relative to from; the highest bit: the entry's counts are not for checking
+	ends     []uint32 // where its entries end, relative to from; the highest bit: the entry's counts are not for checking. None: it is coarse
 	messages []uint32 // and how many messages each has
 	big      int32    // the partition's entry that this is a piece of; -1: it is not one
 	day      int32    // its captures were of this UTC day, since 1970
 	lost     bool     // accepted as lost: nothing is owed for it
 	owed     bool     // at or above the group offset: events may be there, or not yet
+	coarse   bool     // of its entries no more is kept than what they add up to: their outbox messages are said to be pruned
 	suspect  bool     // something is wrong in it, whatever the sums say
 	found    bool     // something was found
 
@@ -39,6 +40,8 @@ type stretch struct {
 	text, full     wide
 	dlq            sum   // records, and held messages, of the DLQ: key and value
 	early          int64 // owed, and in Kafka already
+	deadWhy        wide  // what dead letters say of their failures
+	dlqWhy         wide  // what the DLQ's records, and held messages, do
 
 	digest, saysDigest wide // of its entries that are whole in it
 
@@ -67,7 +70,7 @@ const unchecked = 1 << 31
 type layer struct {
 	scratch
 	p      *partition
-	lo, hi int64 // offsets asked for and within reach
+	lo, hi int64 // offsets asked for and captured
 	at     int64
 	length int64 // a stretch this long takes no more entries
 
@@ -125,8 +128,9 @@ func (l *layer) entry(e *entry, lost bool) {
 		return
 	}
 	exact := from == e.from && to == e.to && !lost
-	cut := l.p.published()
-	if to-from > longStretch || from < cut && cut < to {
+	coarse := exact && to <= l.p.coarseTo
+	cut, start := l.p.published(), l.p.logStart
+	if to-from > longStretch || from < cut && cut < to || from < start && start < to {
 		l.p.big = append(l.p.big, bigEntry{seq: e.seq, from: e.from, to: e.to, says: [4]int64{e.records, e.rows, e.dead, e.events}, unchecked: !exact})
 		l.pieces(to, func(s *stretch) {
 			s.big, s.lost, s.day, s.suspect = int32(len(l.p.big)-1), lost, dayOf(e.capturedAt), overlaps
@@ -134,11 +138,18 @@ func (l *layer) entry(e *entry, lost bool) {
 		return
 	}
 	s := l.last()
-	if s == nil || s.big >= 0 || s.lost != lost || s.owed != (from >= cut) || s.day != dayOf(e.capturedAt) || s.to-s.from >= l.length || to-s.from > longStretch || overlaps {
+	if s == nil || s.big >= 0 || s.lost != lost || s.coarse != coarse || s.from < start && start <= from || s.owed != (from >= cut) || s.day != dayOf(e.capturedAt) || s.to-s.from >= l.length || to-s.from > longStretch || overlaps {
 		s = l.add(from)
-		s.lost, s.day, s.suspect = lost, dayOf(e.capturedAt), overlaps
+		s.lost, s.day, s.suspect, s.coarse = lost, dayOf(e.capturedAt), overlaps, coarse
 	}
 	s.to = to
+	l.at = to
+	if coarse {
+		for i, n := range [4]int64{e.records, e.rows, e.dead, e.events} {
+			s.says[i] += uint64(n)
+		}
+		return
+	}
 	end := uint32(to - s.from)
 	if exact {
 		w := l.weight(to)
@@ -152,11 +163,11 @@ func (l *layer) entry(e *entry, lost bool) {
 		end |= unchecked
 	}
 	s.ends, s.messages = append(s.ends, end), append(s.messages, uint32(min(max(e.events, 0), int64(to-from)*8)))
-	l.at = to
 }
 
-// bare adds what no entry covers, up to an offset.
+// bare adds what no entry covers, up to an offset: as far as the input reaches. Below that there is nothing to hold it against.
 func (l *layer) bare(to int64) {
+	l.at = max(l.at, min(to, l.p.logStart))
 	if to > l.at {
 		l.p.big = append(l.p.big, bigEntry{unchecked: true})
 		l.pieces(to, func(s *stretch) { s.big = int32(len(l.p.big) - 1) })
@@ -168,8 +179,10 @@ func (l *layer) pieces(to int64, set func(*stretch)) {
 	for l.at < to {
 		s := l.add(l.at)
 		s.to = min(to, l.at+longStretch)
-		if cut := l.p.published(); s.from < cut {
-			s.to = min(s.to, cut)
+		for _, cut := range []int64{l.p.published(), l.p.logStart} {
+			if s.from < cut {
+				s.to = min(s.to, cut)
+			}
 		}
 		set(s)
 		l.at = s.to
@@ -223,7 +236,9 @@ func (t *spot) move(h hasher, p *partition, offset int64) bool {
 		return false
 	}
 	t.from, t.to, t.weight, t.events = s.from, s.to, 0, 0
-	if s.big < 0 {
+	if s.coarse {
+		t.weight = 1
+	} else if s.big < 0 {
 		rel := uint32(offset - s.from)
 		i, _ := slices.BinarySearchFunc(s.ends, rel, func(end, at uint32) int {
 			if end&^unchecked > at {
@@ -250,29 +265,5 @@ func (t *spot) count(kind int) {
 	}
 }
 
-// suspicious says whether the records must be looked at one by one. expired says whether the records below an offset may have been removed
-// from the output topics.
-func (s *stretch) suspicious(gone bool) bool {
-	switch {
-	case s.suspect:
-		return true
-	case s.lost:
-		return s.rows.n+s.dead.n+s.outbox.n+s.held+s.events.n != 0
-	case s.counts != s.says && s.big < 0:
-		return true
-	case s.rows.n+s.inDead.n != s.input || s.rows.wide != s.inRows || s.dead != s.inDead:
-		return true
-	case s.outbox.n+s.held+s.pruned != s.input || s.pruned > 0 && s.pruned != s.input:
-		return true
-	case s.gone(gone):
-		return false
-	case s.pruned == 0 && s.events != s.outbox:
-		return true
-	}
-	return s.clicks != s.rows.n || s.text != s.inText || s.full != s.rowsFull || s.dlq != s.dead
-}
-
-// gone says whether nothing is left to compare in the output topics, and nothing to tell what was there.
-func (s *stretch) gone(expired bool) bool {
-	return expired && !s.owed && s.pruned > 0 && s.pruned == s.input && s.events.n == 0
-}
+// size is how many records the stretch has, by whoever has most of them.
+func (s *stretch) size() int64 { return max(1, s.input, s.rows.n+s.dead.n, s.outbox.n+s.held) }

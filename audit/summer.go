@@ -15,6 +15,7 @@ import (
 type summer struct {
 	*worker
 	spot
+	replaying *summer // of the replays' source, once there is an event of it
 }
 
 // kept is how much is kept beside the sums, over all partitions.
@@ -63,7 +64,7 @@ func (w *summer) claim(sink Sink, source int16, n int32, offset int64) bool {
 		return false
 	}
 	why, gone := p.reach(offset)
-	in := why == "" && !gone && w.move(w.hasher, p, offset)
+	in := why == "" && w.move(w.hasher, p, offset)
 	p.mu.Lock()
 	if in || why != "" || gone {
 		switch sink {
@@ -114,11 +115,15 @@ func (w *summer) deadLetter(v *deadRow) error {
 		return nil
 	}
 	kv := w.of(w.p, v.offset, w.keyValue(v.offset, v.key, v.value)).wideSum()
+	why := w.of(w.p, v.offset, w.letter(v.offset, v.failure)).wideSum()
 	w.p.mu.Lock()
 	defer w.p.mu.Unlock()
 	w.s.suspect = w.s.suspect || w.p.erased.has(v.offset) && (v.key != nil || v.value != nil)
-	w.p.dead.set(v.offset)
+	if v.offset >= w.p.from {
+		w.p.dead.set(v.offset)
+	}
 	w.s.dead.add(kv)
+	w.s.deadWhy.plus(why)
 	w.count(ofDead)
 	w.dropped(v.dropped)
 	return nil
@@ -169,6 +174,7 @@ func (w *summer) account(o *output, m *outbox.Message, good bool) {
 	switch {
 	case o.sink == DLQ:
 		w.s.dlq.add(w.of(w.p, m.SourceOffset, w.keyValue(m.SourceOffset, m.Key, m.Value)).wideSum())
+		w.s.dlqWhy.plus(w.of(w.p, m.SourceOffset, w.letter(m.SourceOffset, failureOf(m.Headers))).wideSum())
 	case w.p.erased.has(m.SourceOffset):
 		w.s.clicks++
 		w.s.text.plus(w.blank(m.SourceOffset).wideSum())
@@ -189,8 +195,8 @@ func (w *summer) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	at := &At{rec.Topic, rec.Partition, rec.Offset}
 	src, why := sourceOf(w.opts.Input, m.Headers)
 	if why != "" {
-		if w.replays.other(at, o.sink, &m) {
-			return nil
+		if taken, err := w.take(ctx, o, op, rec, &m, at); taken || err != nil {
+			return err
 		}
 		w.found(Unexplained, o.sink, -1, -1, at, "%s: %s", at, why)
 		return nil
@@ -206,7 +212,7 @@ func (w *summer) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	m.SourceOffset = src.offset
 	why, gone := p.reach(src.offset)
 	later := src.offset >= p.stored
-	in := why == "" && !gone && w.move(w.hasher, p, src.offset)
+	in := why == "" && w.move(w.hasher, p, src.offset)
 	good := true
 	if o.sink == Events && (later || gone || in && !w.s.owed) {
 		var err error
@@ -233,6 +239,9 @@ func (w *summer) event(ctx context.Context, o *output, op *outputPart, rec *kgo.
 	}
 	switch {
 	case in:
+		if gone {
+			p.stat.OutOfReach++
+		}
 		w.s.suspect = w.s.suspect || before >= 0 || again
 		w.inStretch(o, &m, good)
 		return nil

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/exactly-pipeline/exactly/outbox"
@@ -14,7 +15,7 @@ type rowRow struct {
 	partition int32
 	offset    int64
 	fields    rowFields
-	dropped   bool // the outbox's time partition of that capture is gone
+	dropped   bool // its outbox message was pruned
 	ip        [32]byte
 }
 
@@ -23,6 +24,7 @@ type deadRow struct {
 	partition  int32
 	offset     int64
 	key, value []byte
+	failure    failure
 	dropped    bool
 }
 
@@ -75,6 +77,13 @@ func (r *run) where(parts []part) string {
 
 // asked is what the first pass reads of the tables: all, unless a time was asked for or an earlier round has proven some of it.
 func (r *run) asked() []part {
+	if r.noInput { // one source of several
+		parts := []part{}
+		for _, p := range r.sorted() {
+			parts = append(parts, part{p.id, 0, math.MaxInt64})
+		}
+		return parts
+	}
 	if r.earlier == nil && r.opts.Since.IsZero() && r.opts.Until.IsZero() {
 		return nil
 	}
@@ -87,22 +96,21 @@ func (r *run) asked() []part {
 	return parts
 }
 
-// droppedRow says whether the outbox message of a row was dropped on purpose.
-func (r *run) droppedRow(t bool, partition int32, offset int64) bool {
+// dropped says whether the outbox message of a row was dropped on purpose: by a prune that the ledger vouches for. A time partition that is merely not
+// there excuses nothing.
+func (r *run) dropped(partition int32, offset int64) bool {
 	p := r.parts[partition]
-	return t || p != nil && offset < p.prunedOutbox
+	return p != nil && p.pruned.outbox.has(offset)
 }
-
-func (r *run) dropped(t table) bool { return t.suffix != "default" && !r.pg.has("outbox", t.suffix) }
 
 // readRows passes on the rows of enriched_clicks. newFn is called once a goroutine.
 func (r *run) readRows(ctx context.Context, parts []part, newFn func() func(*rowRow) error) error {
 	return r.scan(ctx, "enriched_clicks", `source_id, source_partition, source_offset, user_id, session_id, "timestamp", url, ip, country, geo_build`, parts,
-		func(t table) func([][]byte) error {
-			fn, row, dropped := newFn(), &rowRow{}, r.dropped(t)
+		func() func([][]byte) error {
+			fn, row := newFn(), &rowRow{}
 			return func(v [][]byte) error {
 				row.source, row.partition, row.offset = int2(v[0]), int4(v[1]), int8b(v[2])
-				row.dropped = r.droppedRow(dropped, row.partition, row.offset)
+				row.dropped = r.dropped(row.partition, row.offset)
 				row.fields = rowFields{
 					user: int8b(v[3]), session: v[4], unixMicros: int8b(v[5]) + epoch2000, url: v[6],
 					addr: r.dec.addr.column(inetAddr(row.ip[:0], v[7])), country: v[8], geo: v[9],
@@ -113,11 +121,12 @@ func (r *run) readRows(ctx context.Context, parts []part, newFn func() func(*row
 }
 
 func (r *run) readDeadLetters(ctx context.Context, parts []part, newFn func() func(*deadRow) error) error {
-	return r.scan(ctx, "dead_letters", `source_id, source_partition, source_offset, key, value`, parts, func(t table) func([][]byte) error {
-		fn, row, dropped := newFn(), &deadRow{}, r.dropped(t)
+	return r.scan(ctx, "dead_letters", `source_id, source_partition, source_offset, key, value, error_class, error_stage, error_message, headers`, parts, func() func([][]byte) error {
+		fn, row := newFn(), &deadRow{}
 		return func(v [][]byte) error {
 			row.source, row.partition, row.offset, row.key, row.value = int2(v[0]), int4(v[1]), int8b(v[2]), v[3], v[4]
-			row.dropped = r.droppedRow(dropped, row.partition, row.offset)
+			row.failure = failure{v[5], v[6], v[7], v[8]}
+			row.dropped = r.dropped(row.partition, row.offset)
 			return fn(row)
 		}
 	})
@@ -125,7 +134,7 @@ func (r *run) readDeadLetters(ctx context.Context, parts []part, newFn func() fu
 
 func (r *run) readOutbox(ctx context.Context, parts []part, newFn func() func(context.Context, *outboxRow) error) error {
 	return r.scan(ctx, "outbox", `source_id, source_partition, source_offset, seq, topic, partition, "timestamp", key, value, headers, salt, record_hash, message_hash, erased_at`, parts,
-		func(table) func([][]byte) error {
+		func() func([][]byte) error {
 			fn, row := newFn(), &outboxRow{}
 			return func(v [][]byte) error {
 				row.source, row.partition = int2(v[0]), int4(v[1])

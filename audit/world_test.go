@@ -53,6 +53,7 @@ type deadRec struct {
 	offset     int64
 	key, value []byte
 	at         time.Time
+	message    string
 }
 
 type message struct {
@@ -228,8 +229,9 @@ func (w *world) capture(r *inputRec) {
 	m.SourceOffset, m.Partition, m.TimestampMs, m.Key = r.offset, r.part, 1_767_225_600_000+r.offset, slices.Clone(r.key)
 	src := outbox.Header{Key: "exactly-source", Value: fmt.Appendf(nil, "%s/%d/%d", w.opts.Input, r.part, r.offset)}
 	if r.click == nil {
-		w.dead = append(w.dead, deadRec{r.part, r.offset, slices.Clone(r.key), slices.Clone(r.value), at})
-		m.Topic, m.Value, m.Headers = w.opts.DLQ, slices.Clone(r.value), []outbox.Header{{Key: "null", Value: nil}, src, {Key: "exactly-error-class", Value: []byte("decode")}}
+		w.dead = append(w.dead, deadRec{r.part, r.offset, slices.Clone(r.key), slices.Clone(r.value), at, "too short"})
+		m.Topic, m.Value, m.Headers = w.opts.DLQ, slices.Clone(r.value), []outbox.Header{{Key: "null", Value: nil}, src,
+			{Key: "__connect.errors.stage", Value: []byte("parse")}, {Key: "__connect.errors.exception.message", Value: []byte("too short")}, {Key: "exactly-error-class", Value: []byte("decode")}}
 	} else {
 		w.rows = append(w.rows, rowRec{1, r.part, r.offset, *r.click, "DE", geoBuild, at})
 		m.Topic, m.Value = w.opts.Output, w.events.Append(nil, &schema.EnrichedClick{Click: *r.click, Country: "DE"})

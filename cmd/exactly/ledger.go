@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/jackc/pgx/v5"
@@ -83,7 +85,8 @@ func newLedgerVerify(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Recompute the chains and hold them against their heads in Kafka",
 		Long: `Recomputes every entry's hash and each chain, and holds them against the stored offsets' rows and against every head in Kafka. With --public-key (or a
-signing key in the settings) each head from the first signed one on must be signed by one of the keys. Exit code 3 if anything is wrong.
+signing key in the settings) each head from the first signed one on must be signed by one of the keys. The chains of replayed dead letters, which are a source of
+their own, are verified likewise, unless partitions are named. Exit code 3 if anything is wrong.
 What the entries say of rows and events, exactly audit checks.`,
 		Example: "  exactly ledger verify\n  exactly ledger verify --public-key ledger.key.pub --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,15 +95,20 @@ What the entries say of rows and events, exactly audit checks.`,
 				if err != nil {
 					return usageError(err)
 				}
-				rep, err := heads.Verify(ctx, c, conn, s, partitions, keys)
-				if err != nil {
+				var rep verified
+				if rep.Report, err = heads.Verify(ctx, c, conn, s, partitions, keys); err != nil {
 					return err
 				}
-				if err := g.printVerified(cmd, rep); err != nil {
+				if len(partitions) == 0 {
+					if rep.Replays, err = verifyReplays(ctx, c, conn, keys); err != nil {
+						return err
+					}
+				}
+				if err := g.printVerified(cmd, &rep); err != nil {
 					return err
 				}
-				if len(rep.Wrong) > 0 {
-					return &exitError{code: 3, err: fmt.Errorf("%d things are wrong with the ledger", len(rep.Wrong))}
+				if n := len(rep.wrong()); n > 0 {
+					return &exitError{code: 3, err: fmt.Errorf("%d things are wrong with the ledger", n)}
 				}
 				return nil
 			})
@@ -109,6 +117,39 @@ What the entries say of rows and events, exactly audit checks.`,
 	cmd.Flags().Int32SliceVar(&partitions, "partition", nil, "source partition `P` (repeatable); default: all")
 	cmd.Flags().StringArrayVar(&files, "public-key", nil, "`FILE` of a public key that heads are to be signed with (repeatable)")
 	return cmd
+}
+
+// verified is what was found of the input's chains, and of the replays'.
+type verified struct {
+	*heads.Report
+	Replays *heads.Report `json:"replays,omitempty"` // nil: nothing was ever replayed
+}
+
+func (v *verified) wrong() []string {
+	if v.Replays == nil {
+		return v.Wrong
+	}
+	return slices.Concat(v.Wrong, v.Replays.Wrong)
+}
+
+// verifyReplays verifies the chains of the source that `dlq replay` writes its pointers to; nil: there is none yet.
+func verifyReplays(ctx context.Context, c *config.Config, conn *pgx.Conn, keys []ed25519.PublicKey) (*heads.Report, error) {
+	r := c.Replay()
+	src, err := txn.FindSource(ctx, conn, r.Topics.Input, r.Group)
+	if errors.Is(err, txn.ErrNoSource) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rep, err := heads.Verify(ctx, &r, conn, src.Stream(), nil, keys)
+	if err != nil {
+		return nil, fmt.Errorf("replays: %w", err)
+	}
+	for i := range rep.Wrong {
+		rep.Wrong[i] = "replays: " + rep.Wrong[i]
+	}
+	return rep, nil
 }
 
 func publicKeys(c *config.Config, files []string) ([]ed25519.PublicKey, error) {
@@ -130,24 +171,34 @@ func publicKeys(c *config.Config, files []string) ([]ed25519.PublicKey, error) {
 	return []ed25519.PublicKey{s.Public()}, nil
 }
 
-func (g *globals) printVerified(cmd *cobra.Command, rep *heads.Report) error {
+func (g *globals) printVerified(cmd *cobra.Command, rep *verified) error {
 	out := cmd.OutOrStdout()
 	if g.json {
 		return printJSON(out, rep)
 	}
+	if err := printChains(out, rep.Report); err != nil {
+		return err
+	}
+	if rep.Replays != nil {
+		fmt.Fprintln(out, "\nof replayed dead letters:")
+		if err := printChains(out, rep.Replays); err != nil {
+			return err
+		}
+	}
+	for _, s := range rep.wrong() {
+		fmt.Fprintln(out, "wrong:", s)
+	}
+	if len(rep.wrong()) == 0 {
+		fmt.Fprintln(out, "the chains hold")
+	}
+	return nil
+}
+
+func printChains(out io.Writer, rep *heads.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "partition\tentries\tfrom seq\tto seq\thash\theads in Kafka\tsigned\tup to seq\tnot yet in Kafka")
 	for _, p := range rep.Partitions {
 		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%.16s…\t%d\t%d\t%d\t%d\n", p.Partition, p.Entries, p.FirstSeq, p.Seq, p.Hash.String(), p.Heads, p.Signed, p.InKafka, p.NotInKafka)
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for _, s := range rep.Wrong {
-		fmt.Fprintln(out, "wrong:", s)
-	}
-	if len(rep.Wrong) == 0 {
-		fmt.Fprintln(out, "the chains hold")
-	}
-	return nil
+	return w.Flush()
 }

@@ -182,5 +182,6 @@ func TestReplayFailsAgain(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(b.exactly("dlq", "export", "--limit", "1")), &one))
 	require.EqualValues(t, attempts, strings.Count(b.exactly("dlq", "export", one.Origin), "\n"), "each attempt of %s", one.Origin)
 	b.audit(true)
+	require.Contains(t, b.exactly("ledger", "verify"), "of replayed dead letters:")
 	w.stop()
 }
