@@ -161,7 +161,7 @@ func TestFollowAcrossAHeal(t *testing.T) {
 	require.False(t, rep.Round)
 	e := &w.ledger[3]
 	w.publishHead(nil, headJSON{V: 1, SourceID: 1, Topic: w.opts.Input, Group: w.opts.Group, Partition: 0, Seq: e.Seq, Hash: fmt.Sprintf("%x", e.Hash()), To: e.To, Kind: "heal",
-		Replaces: &replacedHead{4, fmt.Sprintf("%x", old)}})
+		Replaces: &replacedHead{Seq: 4, Hash: fmt.Sprintf("%x", old)}})
 	for range 2 {
 		rep = f.next(w)
 		require.True(t, rep.Clean(), sentences(rep))

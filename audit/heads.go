@@ -40,6 +40,15 @@ type headJSON struct {
 type replacedHead struct {
 	Seq  int64  `json:"seq"`
 	Hash string `json:"hash"`
+	From int64  `json:"from,omitempty"`
+}
+
+// first is the lowest seq that the entry of seq own replaces.
+func (r *replacedHead) first(own int64) int64 {
+	if r.From > 0 {
+		return min(r.From, own)
+	}
+	return own
 }
 
 // knownHead is a head that something other than Postgres remembers.
@@ -210,7 +219,7 @@ func (r *run) checkHeads(ctx context.Context, p *partition, heads []knownHead) e
 				heals = append(heals, h)
 			}
 		case slices.ContainsFunc(heals, func(later knownHead) bool {
-			return later.seq <= h.seq && h.seq <= later.replaces.Seq && !h.after(&later)
+			return later.replaces.first(later.seq) <= h.seq && h.seq <= later.replaces.Seq && !h.after(&later)
 		}): // a heal has put another entry there, and said so
 		default:
 			bent = append(bent, h)

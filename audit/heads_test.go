@@ -153,7 +153,7 @@ func TestReplacedHeads(t *testing.T) {
 	require.Equal(t, []string{"ledger_chain heads 0#4"}, said(rep), sentences(rep))
 	e := &w.ledger[3]
 	w.publishHead(nil, headJSON{V: 1, SourceID: 1, Topic: w.opts.Input, Group: w.opts.Group, Partition: 0, Seq: e.Seq, Hash: fmt.Sprintf("%x", e.Hash()), To: e.To, Kind: "heal",
-		Replaces: &replacedHead{4, fmt.Sprintf("%x", old)}})
+		Replaces: &replacedHead{4, fmt.Sprintf("%x", old), 0}})
 	rep = w.audit()
 	require.True(t, rep.Clean(), sentences(rep))
 }
@@ -174,7 +174,7 @@ func TestAnchorAfterHeal(t *testing.T) {
 	w.rewrite(func() { w.ledger[3].Kind, w.ledger[3].Why = ledger.Heal, "restored from a backup" })
 	e := &w.ledger[3]
 	w.publishHead(nil, headJSON{V: 1, SourceID: 1, Topic: w.opts.Input, Group: w.opts.Group, Partition: 0, Seq: e.Seq, Hash: fmt.Sprintf("%x", e.Hash()), To: e.To, At: "2026-01-03T00:00:01.5Z", Kind: "heal",
-		Replaces: &replacedHead{4, fmt.Sprintf("%x", old)}})
+		Replaces: &replacedHead{Seq: 4, Hash: fmt.Sprintf("%x", old)}})
 	rep := w.audit()
 	require.True(t, rep.Clean(), sentences(rep))
 	lines, err := readAnchor(w.opts.Anchor)

@@ -34,6 +34,7 @@ type Head struct {
 type Replaced struct {
 	Seq  int64 `json:"seq"`
 	Hash Hex   `json:"hash"`
+	From int64 `json:"from,omitempty"` // the first one; 0: from the entry's own seq on. Below it: deeds came before the heal
 }
 
 // Hex is bytes that JSON shows in hexadecimal.

@@ -49,8 +49,12 @@ func (c *Chain) Add(e *Entry, hash []byte) (wrong []string) {
 // one on must be signed by one of them.
 func (c *Chain) Heads(heads []Head, keys []ed25519.PublicKey) (wrong []string) {
 	signed := false
+	replacing, left := Replacing(heads)
 	for i := range heads {
 		h := &heads[i]
+		for len(left) > 0 && left[0] <= i {
+			replacing, left = replacing[1:], left[1:]
+		}
 		bad := func(format string, a ...any) {
 			wrong = append(wrong, fmt.Sprintf("partition %d: the head of seq %d in Kafka ", h.Partition, h.Seq)+fmt.Sprintf(format, a...))
 		}
@@ -62,7 +66,7 @@ func (c *Chain) Heads(heads []Head, keys []ed25519.PublicKey) (wrong []string) {
 		}
 		have, ok := c.hash[h.Seq]
 		switch {
-		case c.Explains(h, heads[i+1:]):
+		case c.Explains(h, replacing):
 		case ok:
 			bad("is %s, the ledger has %x there: the chain was rewritten", h.Hash, have)
 		case h.Seq > c.Seq:
@@ -72,6 +76,16 @@ func (c *Chain) Heads(heads []Head, keys []ed25519.PublicKey) (wrong []string) {
 		}
 	}
 	return wrong
+}
+
+// Replacing are the heads that replace earlier ones, very few of many, and where each stands.
+func Replacing(heads []Head) (out []Head, at []int) {
+	for i := range heads {
+		if heads[i].Replaces != nil {
+			out, at = append(out, heads[i]), append(at, i)
+		}
+	}
+	return out, at
 }
 
 // Vouched says whether the head is that of an entry of the chain.
@@ -88,11 +102,19 @@ func (c *Chain) Explains(h *Head, later []Head) bool {
 	}
 	for i := range later {
 		by := &later[i]
-		if r := by.Replaces; r != nil && MayReplace(by.Kind) && by.Seq <= h.Seq && h.Seq <= r.Seq && c.Vouched(by) {
+		if r := by.Replaces; r != nil && MayReplace(by.Kind) && r.first(by.Seq) <= h.Seq && h.Seq <= r.Seq && c.Vouched(by) {
 			return true
 		}
 	}
 	return false
+}
+
+// first is the lowest seq that is replaced by the entry of seq own.
+func (r *Replaced) first(own int64) int64 {
+	if r.From > 0 {
+		return min(r.From, own)
+	}
+	return own
 }
 
 // MayReplace says whether an entry of the kind may be what a rebuilt chain goes on with.

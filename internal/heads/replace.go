@@ -22,44 +22,73 @@ func Replace(ctx context.Context, c *config.Config, db Querier, s ledger.Stream,
 	}
 	var out []ledger.Head
 	for _, p := range partitions {
-		hs := all[p]
 		chain, begun, err := readChain(ctx, db, s, p)
 		if err != nil {
 			return err
 		}
-		first, last := -1, -1 // of those lost, by seq
-		for i := range hs {
-			if chain.Explains(&hs[i], hs[i+1:]) {
-				continue
-			}
-			if first < 0 || hs[i].Seq < hs[first].Seq {
-				first = i
-			}
-			if last < 0 || hs[i].Seq >= hs[last].Seq {
-				last = i
-			}
+		by, err := replacement(p, all[p], chain, begun)
+		if err != nil {
+			return err
 		}
-		if first < 0 {
-			continue
+		if by != nil {
+			out = append(out, *by)
 		}
-		var by *ledger.Head // the latest entry of a heal at or below the first that is lost
-		for i := range begun {
-			if begun[i].Seq <= hs[first].Seq {
-				by = &begun[i]
-			}
-		}
-		if by == nil {
-			return fmt.Errorf("partition %d: the ledger has no entry of a heal for the heads in Kafka from seq %d on: exactly ledger verify", p, hs[first].Seq)
-		}
-		by.Replaces = &ledger.Replaced{Seq: hs[last].Seq, Hash: hs[last].Hash}
-		out = append(out, *by)
 	}
 	return Post(ctx, c, out)
 }
 
+// begun is an entry that a rebuilt chain may go on with, as a head.
+type begun struct {
+	ledger.Head
+	captured int64 // seq of the last capture before it
+}
+
+// replacement is the head that replaces those of hs which the chain has no more; nil: there are none.
+func replacement(p int32, hs []ledger.Head, chain *ledger.Chain, entries []begun) (*ledger.Head, error) {
+	first, last := -1, -1 // of those lost, by seq
+	replacing, left := ledger.Replacing(hs)
+	for i := range hs {
+		for len(left) > 0 && left[0] <= i {
+			replacing, left = replacing[1:], left[1:]
+		}
+		if chain.Explains(&hs[i], replacing) {
+			continue
+		}
+		if first < 0 || hs[i].Seq < hs[first].Seq {
+			first = i
+		}
+		if last < 0 || hs[i].Seq >= hs[last].Seq {
+			last = i
+		}
+	}
+	if first < 0 {
+		return nil, nil
+	}
+	begins := hs[first].Seq
+	var by *ledger.Head // the latest entry of a heal at or below the first that is lost
+	for i := range entries {
+		// A start that stands where the first was lost is one that a heal made. Any other has been there all the time: all behind it would be blessed.
+		if e := &entries[i]; e.Seq <= begins && (e.Kind != ledger.Start || e.Seq == begins) {
+			by = &e.Head
+		}
+	}
+	replaced := &ledger.Replaced{Seq: hs[last].Seq, Hash: hs[last].Hash}
+	for i := range entries { // deeds came between the restore and the heal, a hold perhaps; captures would be another chain's
+		if e := &entries[i]; by == nil && e.Kind == ledger.Heal && e.captured < begins {
+			by, replaced.From = &e.Head, begins
+		}
+	}
+	if by == nil {
+		return nil, fmt.Errorf("partition %d: the ledger has no entry of a heal for the heads in Kafka from seq %d on: exactly ledger verify", p, begins)
+	}
+	by.Replaces = replaced
+	return by, nil
+}
+
 // readChain reads a partition's chain, and the heads of those entries that a rebuilt chain may go on with.
-func readChain(ctx context.Context, db Querier, s ledger.Stream, partition int32) (*ledger.Chain, []ledger.Head, error) {
-	var begun []ledger.Head
+func readChain(ctx context.Context, db Querier, s ledger.Stream, partition int32) (*ledger.Chain, []begun, error) {
+	var entries []begun
+	captured := int64(0)
 	archived, err := ledger.Archived(ctx, db, s.SourceID)
 	if err != nil {
 		return nil, nil, err
@@ -75,7 +104,10 @@ func readChain(ctx context.Context, db Querier, s ledger.Stream, partition int32
 		if err == nil {
 			chain.Add(&e, hash)
 			if ledger.MayReplace(e.Kind) {
-				begun = append(begun, s.Head(&e, hash))
+				entries = append(entries, begun{s.Head(&e, hash), captured})
+			}
+			if e.Kind == ledger.Capture {
+				captured = e.Seq
 			}
 		}
 		return struct{}{}, err
@@ -83,5 +115,5 @@ func readChain(ctx context.Context, db Querier, s ledger.Stream, partition int32
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the ledger: %w", err)
 	}
-	return chain, begun, nil
+	return chain, entries, nil
 }

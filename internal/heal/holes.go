@@ -14,7 +14,7 @@ import (
 func (h *postgres) holes(ctx context.Context, p *part) (refused, err error) {
 	first, last, end, n := int64(-1), int64(0), int64(0), 0
 	for o := p.next; o < p.to; o++ {
-		if p.index.get(o) == 0 {
+		if p.index.get(o) == 0 && !p.skip(o) {
 			if first < 0 {
 				first = o
 			}
@@ -63,6 +63,9 @@ func (h *postgres) holes(ctx context.Context, p *part) (refused, err error) {
 	}
 	missing, lowest := 0, int64(-1)
 	for o := first; o <= last; o++ {
+		if p.skip(o) {
+			continue
+		}
 		if name, there := without[o]; there && (name == "" || !like[name]) {
 			if missing++; lowest < 0 {
 				lowest = o

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,6 +15,7 @@ import (
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/admin"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
+	"github.com/exactly-pipeline/exactly/internal/heads"
 	"github.com/exactly-pipeline/exactly/internal/offsets"
 	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/ledger"
@@ -39,6 +39,7 @@ type postgres struct {
 	starts  kadm.ListedOffsets         // of the output logs, when the scan began
 	epoch   int64                      // the highest that any group offset or row tells of
 	refused []error
+	told    map[int32]*heads.Told
 	erased  *retention.Erasures // as the stores know of it; nil: not read yet
 }
 
@@ -56,7 +57,11 @@ type part struct {
 	input   int64 // end of the input's log
 	seen    admin.GroupOffset
 	held    *offsets.Held
-	ready   bool // it was held when this round began
+	seq     int64          // the newest ledger entry it had when it was first looked at
+	skips   []ledger.Entry // deeds since the backup that moved the stored offset, ascending: nothing of these records was published
+	redone  int            // of them, done again
+	deeds   bool           // Kafka has heads of later entries
+	ready   bool           // it was held when this round began
 	refused bool
 	done    Done
 }
@@ -121,6 +126,13 @@ func (h *postgres) look(ctx context.Context) error {
 			return refuse(id, "topic %s has no such partition", h.cfg.Topics.Input)
 		}
 	}
+	if err := h.readTold(ctx); err != nil {
+		return err
+	}
+	seqs, err := h.newestSeqs(ctx) // behind the heads: an entry is committed before its head is published
+	if err != nil {
+		return err
+	}
 	// The group before the rows: no honest group offset is above a stored offset that was read later.
 	group, err := h.desk.Stable(ctx, ids, !h.o.DryRun)
 	if err != nil {
@@ -137,7 +149,8 @@ func (h *postgres) look(ctx context.Context) error {
 		h.epoch = max(h.epoch, seen, r.Epoch)
 		p := h.parts[id]
 		rested := strings.HasPrefix(r.HeldWhy, offsets.Healing+"postgres")
-		lacks := g.Has && (!g.Ours || g.Offset > r.Next || !there) || !g.Has && (r.Captured || !there) || rested
+		deeds := there && h.told[id] != nil && h.told[id].Seq > seqs[id]
+		lacks := g.Has && (!g.Ours || g.Offset > r.Next || !there) || !g.Has && (r.Captured || !there) || rested || deeds
 		if h.o.Partitions != nil {
 			lacks = slices.Contains(h.o.Partitions, id)
 		}
@@ -145,7 +158,7 @@ func (h *postgres) look(ctx context.Context) error {
 			if !lacks {
 				continue
 			}
-			p = &part{id: id, absent: !there, asked: h.o.Partitions != nil, rested: rested, before: r.Next, index: index{base: r.Next, open: !there}}
+			p = &part{id: id, absent: !there, asked: h.o.Partitions != nil, rested: rested, before: r.Next, index: index{base: r.Next, open: !there}, seq: seqs[id], deeds: deeds}
 			h.parts[id] = p
 		}
 		end, _ := ends.Lookup(h.cfg.Topics.Input, id)
@@ -235,6 +248,7 @@ func (h *postgres) judge(ctx context.Context) (lacking []*part, err error) {
 		if p.to <= p.next {
 			continue
 		}
+		p.skips = h.skipped(p)
 		why, err := h.holes(ctx, p)
 		if err != nil {
 			return nil, err
@@ -253,7 +267,7 @@ func (h *postgres) judge(ctx context.Context) (lacking []*part, err error) {
 func (h *postgres) seizeAll(ctx context.Context, lacking []*part) (left []*part, err error) {
 	for _, p := range h.sorted() {
 		lacks := slices.Contains(lacking, p)
-		if p.held == nil && (lacks || p.rested) {
+		if p.held == nil && (lacks || p.rested || p.deeds && !p.refused) {
 			err := h.seize(ctx, p)
 			var refused *offsets.RefusedError
 			if errors.As(err, &refused) {
@@ -312,80 +326,4 @@ func (h *postgres) begin(ctx context.Context, p *part) error {
 		})
 		return err
 	})
-}
-
-// end finishes and lets go of what is held, whatever came of it: a partition that still lacks something is refused by every worker, held or not.
-func (h *postgres) end(ctx context.Context, err error) ([]Done, error) {
-	var done []Done
-	for _, p := range h.sorted() {
-		d := p.done
-		d.Partition, d.DryRun, d.Before, d.After = p.id, h.o.DryRun, p.before, p.before
-		if p.held != nil {
-			d.After = p.held.Next()
-		}
-		d.Changed = d.After != d.Before || p.absent && p.held != nil
-		if d.Says = h.says(p, &d, err); d.Says != "" {
-			done = append(done, d)
-		}
-	}
-	if h.o.DryRun {
-		return done, err
-	}
-	erased := h.finish(ctx, done, err)
-	for _, p := range h.sorted() {
-		if p.held == nil {
-			continue
-		}
-		if lerr := p.held.LetGo(ctx); lerr != nil {
-			err = errors.Join(err, fmt.Errorf("partition %d stays held: %w", p.id, lerr))
-		}
-	}
-	if !erased {
-		err = errors.Join(err, h.eraseAgain(ctx, time.Minute))
-	}
-	return done, err
-}
-
-func (h *postgres) says(p *part, d *Done, err error) string {
-	var s string
-	switch {
-	case p.refused && !d.Changed:
-		return ""
-	case h.o.DryRun && err == nil && p.to > p.next:
-		s = fmt.Sprintf("dry run: the records [%d,%d) would be rebuilt from their %d events", p.next, p.to, h.events(p))
-	case d.Changed && p.absent:
-		s = fmt.Sprintf("Postgres knew nothing of it: rebuilt the records [%d,%d), %d rows and %d dead letters; the output topics have nothing from before %d",
-			d.Before, d.After, d.Rows, d.DeadLetters, d.Before)
-	case d.Changed:
-		s = fmt.Sprintf("rebuilt the records [%d,%d): %d rows, %d dead letters", d.Before, d.After, d.Rows, d.DeadLetters)
-		if p.to > d.After {
-			s += fmt.Sprintf("; left to do: [%d,%d)", d.After, p.to)
-		}
-	case p.rested && err == nil:
-		s = fmt.Sprintf("rebuilt already, up to %d; let go", d.After)
-	case p.asked && err == nil:
-		return fmt.Sprintf("nothing to heal: the stored offset is %d, and Kafka has nothing from there on", p.next)
-	default:
-		return ""
-	}
-	switch {
-	case !p.seen.Has:
-		s += "; there is no group offset: the next owner finds it in the output topics"
-	case !p.seen.Ours:
-		s += fmt.Sprintf("; the group offset %d is not ours: next, exactly offsets restore --partition %d", p.seen.Offset, p.id)
-	}
-	if p.held != nil && p.held.Kept() {
-		s += "; still held"
-	}
-	return s
-}
-
-// events is how many there are of what is to be rebuilt.
-func (h *postgres) events(p *part) (n int64) {
-	for o := p.next; o < p.to; o++ {
-		if p.index.get(o) != 0 {
-			n++
-		}
-	}
-	return n
 }

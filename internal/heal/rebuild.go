@@ -26,8 +26,11 @@ func (h *postgres) rebuild(ctx context.Context, parts []*part) error {
 		each := int64(max(1, records/len(parts)))
 		windows := map[int32]*window{}
 		for _, p := range parts {
-			at := p.held.Next()
-			windows[p.id] = &window{from: at, to: min(at+each, p.to)}
+			at, err := h.skipAhead(ctx, p)
+			if err != nil {
+				return err
+			}
+			windows[p.id] = &window{from: at, to: p.upToSkip(at, min(at+each, p.to))}
 		}
 		fits, err := h.fetch(ctx, windows)
 		if err != nil {
@@ -51,8 +54,10 @@ func (h *postgres) rebuild(ctx context.Context, parts []*part) error {
 		left := parts[:0:0]
 		for _, p := range parts {
 			w := windows[p.id]
-			if err := h.write(ctx, &shape, p, w); err != nil {
-				return err
+			if w.from < w.to {
+				if err := h.write(ctx, &shape, p, w); err != nil {
+					return err
+				}
 			}
 			if w.to < p.to {
 				left = append(left, p)

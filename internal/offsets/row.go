@@ -171,11 +171,7 @@ func (d *Desk) publishHeads(ctx context.Context, partitions ...int32) (says stri
 	if len(partitions) == 0 || d.cfg.Ledger.HeadsTopic == "" {
 		return ""
 	}
-	hs, err := heads.Newest(ctx, d.db, d.source.Stream(), partitions)
-	if err == nil {
-		err = heads.Post(ctx, &d.cfg, hs)
-	}
-	if err != nil {
+	if err := heads.PostNewest(ctx, &d.cfg, d.db, d.source.Stream(), partitions); err != nil {
 		return fmt.Sprintf("; its ledger head is not in Kafka yet (%v)", err)
 	}
 	return ""

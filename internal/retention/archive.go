@@ -210,13 +210,24 @@ func syncDir(dir string) error {
 	return err
 }
 
+func hashOf(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() //nolint:errcheck // read only
+	sum := sha256.New()
+	_, err = io.Copy(sum, file)
+	return sum.Sum(nil), err
+}
+
 // move notes what is in the file and deletes it from the ledger, in one transaction. The file is read once more before.
 func (a *archiver) move(ctx context.Context) error {
-	b, err := os.ReadFile(filepath.Join(a.o.Dir, a.a.File))
+	sum, err := hashOf(filepath.Join(a.o.Dir, a.a.File))
 	if err != nil {
 		return err
 	}
-	if sum := sha256.Sum256(b); !bytes.Equal(sum[:], a.a.FileHash) {
+	if !bytes.Equal(sum, a.a.FileHash) {
 		return fmt.Errorf("%s does not hold what was written into it", a.a.File)
 	}
 	return pgx.BeginFunc(ctx, a.conn, func(tx pgx.Tx) error {
