@@ -195,6 +195,9 @@ func (w *Worker) drain(s *slot, a Action) {
 		ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
 		defer cancel()
 		msgs, upTo, err := w.cfg.Store.Gap(ctx, id, a.From, a.To, w.cfg.DrainRecords)
+		if err == nil {
+			err = w.unpublishable(msgs)
+		}
 		failpoint.Hit(failpoint.DrainRead)
 		it := Item{Partition: id, Life: a.Life, To: upTo, LeaderEpoch: -1, Epoch: epoch, LedgerSeq: seq, Head: head, Messages: msgs, Drain: true}
 		for i := range msgs {

@@ -191,8 +191,21 @@ func (w *Worker) prepared(p prepared) {
 			w.log.Warn("mark refused: fenced, another worker has claimed the partition", zap.Int32("partition", id))
 			w.step(id, Event{Kind: EvRefused, Life: f.life})
 		default:
-			w.failed(id, f.life, reasonOf(f.err), f.err)
+			w.notHandled(id, f.life, f.err)
 		}
+	}
+}
+
+// notHandled: a record could not be, for now, or until a person has decided.
+func (w *Worker) notHandled(id int32, life uint64, err error) {
+	var broken interface{ Broken() string }
+	if !errors.As(err, &broken) {
+		w.failed(id, life, reasonOf(err), err)
+		return
+	}
+	if s := w.parts[id]; s != nil && s.m.Life == life {
+		w.obs.Failed(id, reasonOf(err))
+		w.step(id, Event{Kind: EvBroken, Life: life, Why: broken.Broken()})
 	}
 }
 

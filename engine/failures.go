@@ -69,6 +69,8 @@ const (
 	ClassPanic   = "panic"   // the handler panicked
 	ClassRefused = "refused" // Postgres can't hold the row
 
+	ClassTooLarge = "too_large" // Kafka does not take the event
+
 	ClassQuarantined = "quarantined" // it ends the process that handles it: see Care
 )
 

@@ -74,6 +74,7 @@ type Shape struct {
 	Input      string
 	DLQ        string
 	Partitions map[string]int // output topic to its number of partitions
+	MaxMessage int            // bytes that Kafka and the client take of one message; 0: whatever there is
 }
 
 // Source is the record's coordinates as the exactly-source header has them: topic/partition/offset.
@@ -117,16 +118,20 @@ func (o *Out) MadeWith(read, written int, geo string) {
 }
 
 // Event adds one message to an output topic, with the record's timestamp (1 where it has none: clients read 0 as "now", and then the
-// outbox and the topic would differ). The partition is chosen here, by murmur2 of the key.
+// outbox and the topic would differ). The partition is chosen here, by murmur2 of the key. What Kafka would not take makes the record a dead letter.
 func (o *Out) Event(topic string, key, value []byte, headers []outbox.Header) error {
 	n := o.shape.Partitions[topic]
 	if n == 0 {
 		return fmt.Errorf("event for %q: not one of the output topics", topic)
 	}
-	o.b.Messages = append(o.b.Messages, outbox.Message{
+	m := outbox.Message{
 		SourceOffset: o.rec.Offset, Seq: o.seq, Topic: topic, Partition: outbox.Partition(key, o.rec.Partition, n),
 		TimestampMs: max(o.rec.TimestampMs, 1), Key: key, Value: value, Headers: headers,
-	})
+	}
+	if big := o.shape.unpublishable(&m); big != nil {
+		return big.permanent()
+	}
+	o.b.Messages = append(o.b.Messages, m)
 	o.seq++
 	return nil
 }

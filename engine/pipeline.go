@@ -179,7 +179,7 @@ func (w *Worker) captured(e evCaptured) {
 		s.captured = Item{}
 		s.said = ""
 		if s.failing != nil {
-			w.failed(b.Partition, b.Life, reasonOf(s.failing), s.failing)
+			w.notHandled(b.Partition, b.Life, s.failing)
 		}
 	}
 	w.obs.Captured(records, rows, dead, time.Duration(e.took))

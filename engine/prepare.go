@@ -185,6 +185,17 @@ func deadLetter(o *Out, e *Permanent) error {
 	if l == nil {
 		l = &Letter{Key: o.rec.Key, Value: o.rec.Value, Headers: o.rec.Headers}
 	}
+	hs := make([]outbox.Header, 0, len(l.Headers)+8+len(l.Behind))
+	hs = append(hs, l.Headers...)
+	hs = append(hs, deadLetterHeaders(o, e, o.source)...)
+	hs = append(hs, l.Behind...)
+	// First what may fail: a row of dead_letters is not taken back.
+	if big := o.shape.unpublishable(&outbox.Message{SourceOffset: o.rec.Offset, Topic: o.shape.DLQ, Key: l.Key, Value: l.Value, Headers: hs}); big != nil {
+		return big
+	}
+	if err := o.Event(o.shape.DLQ, l.Key, l.Value, hs); err != nil {
+		return err
+	}
 	if l.Keep != nil {
 		l.Keep(o)
 	}
@@ -193,8 +204,5 @@ func deadLetter(o *Out, e *Permanent) error {
 	}
 	o.b.classes[e.Class]++
 	o.deadRow(e, l.Key, l.Value, l.Headers)
-	hs := make([]outbox.Header, 0, len(l.Headers)+8+len(l.Behind))
-	hs = append(hs, l.Headers...)
-	hs = append(hs, deadLetterHeaders(o, e, o.source)...)
-	return o.Event(o.shape.DLQ, l.Key, l.Value, append(hs, l.Behind...))
+	return nil
 }

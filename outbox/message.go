@@ -36,6 +36,16 @@ func (m *Message) Size() int {
 	return n
 }
 
+// WireSize is what the message takes at most in a record batch of its own, in bytes: what max.message.bytes is compared with.
+func (m *Message) WireSize() int {
+	const batch, record, header = 61, 36, 10 // varints at their longest
+	n := batch + record + len(m.Key) + len(m.Value)
+	for i := range m.Headers {
+		n += header + len(m.Headers[i].Key) + len(m.Headers[i].Value)
+	}
+	return n
+}
+
 // AppendHeaders appends the headers to dst in the form the outbox column holds: a varint count, then per header
 // uvarint key length, key, varint value length (-1 for null), value. Order, duplicates and nulls survive.
 func AppendHeaders(dst []byte, hs []Header) []byte {

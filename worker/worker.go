@@ -98,7 +98,7 @@ func (w *Worker) Run(ctx context.Context, h engine.Handler) error {
 	}
 	go start.PartitionsAhead(ctx, c, w.log)
 	go start.LogEnds(ctx, adm, c.Topics.Input, m.LogEnds)
-	client := start.NewClient(c, adm.MaxMessageBytes(ctx), w.log)
+	client := start.NewClient(c, shape.MaxMessage, w.log)
 	w.log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("build", w.build))
 	ec := start.EngineConfig(c, adm, client, signer, w.log)
 	ec.SourceID, ec.Shape, ec.Handler, ec.Store, ec.Observer = src.ID, shape, h, store, m

@@ -35,6 +35,8 @@ const (
 	Write    Operation = "Write"
 	Create   Operation = "Create"
 	Describe Operation = "Describe"
+
+	DescribeConfigs Operation = "DescribeConfigs"
 )
 
 // Type is the kind of resource.
@@ -80,6 +82,8 @@ func Rules(c *config.Config, r Role) []Rule {
 		}
 		add(Read, Topic, out, "find the last event of each partition where the group offset is gone")
 		add(Read, Topic, dlq, "likewise, of dead letters")
+		add(DescribeConfigs, Topic, out, "how large a message may be")
+		add(DescribeConfigs, Topic, dlq, "likewise")
 		add(Write, TransactionalID, c.TransactionalID(""), "publish in transactions; end those of a worker that died")
 	case Generate:
 		add(Write, Topic, in, "produce clicks")

@@ -64,6 +64,7 @@ func Missing(ctx context.Context, adm *kadm.Client, rules []Rule) ([]Rule, error
 
 var operations = map[Operation]kadm.ACLOperation{
 	Read: kmsg.ACLOperationRead, Write: kmsg.ACLOperationWrite, Create: kmsg.ACLOperationCreate, Describe: kmsg.ACLOperationDescribe,
+	DescribeConfigs: kmsg.ACLOperationDescribeConfigs,
 }
 
 // Denied says what is not allowed: the rules that are missing, or may be. err may be nil.

@@ -109,21 +109,24 @@ func (a *Admin) Partitions(ctx context.Context) (map[string]int, error) {
 	return out, nil
 }
 
-// MaxMessageBytes is the smallest max.message.bytes of the output topics, 0 where the brokers do not say (no DescribeConfigs permission).
-func (a *Admin) MaxMessageBytes(ctx context.Context) int {
+// MaxMessageBytes is the smallest max.message.bytes of the output topics, 0 where the brokers do not say.
+func (a *Admin) MaxMessageBytes(ctx context.Context) (int, error) {
 	least := 0
 	cs, err := a.adm.DescribeTopicConfigs(ctx, a.cfg.Topics.Output, a.cfg.Topics.DLQ)
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("ask kafka how large messages may be: %w", err)
 	}
 	for _, c := range cs {
+		if c.Err != nil {
+			return 0, fmt.Errorf("ask kafka how large messages of %s may be: %w", c.Name, c.Err)
+		}
 		for _, kv := range c.Configs {
 			if n, err := strconv.Atoi(kv.MaybeValue()); err == nil && kv.Key == "max.message.bytes" && (least == 0 || n < least) {
 				least = n
 			}
 		}
 	}
-	return least
+	return least, nil
 }
 
 // LogRange lists the first offsets still there, and the high watermarks, of every partition of the topics.

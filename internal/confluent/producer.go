@@ -27,6 +27,9 @@ type Producer struct {
 	bulk    *bulkWriter // nil: messages go one by one
 }
 
+// MaxMessage is how large a message may be, in bytes, where the topics take as much.
+const MaxMessage = 16 << 20
+
 // NewProducer makes a producer under the worker's transactional id. Delivery reports are off: a message that could not be delivered
 // fails the transaction's commit.
 func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
@@ -44,7 +47,7 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 		"linger.ms":                    100, // a commit flushes at once; waking for every partition meanwhile costs more than it gains
 		"batch.size":                   1 << 20,
 		"batch.num.messages":           20_000,
-		"message.max.bytes":            16 << 20, // the broker's limit decides, not the client's
+		"message.max.bytes":            MaxMessage,
 		"queue.buffering.max.messages": 500_000,
 		"queue.buffering.max.kbytes":   64 << 10,
 		"retry.backoff.ms":             5, // librdkafka's 100 is paid by every SendOffsetsToTransaction (CONCURRENT_TRANSACTIONS)

@@ -36,12 +36,15 @@ type Producer struct {
 	arena   arena
 }
 
+// MaxMessage is how large a message may be, in bytes, where nobody says: the client's default, a little below the brokers'.
+const MaxMessage = 1_000_012
+
 // NewProducer makes a producer under the worker's transactional id. A message that could not be delivered fails the transaction's
 // commit. maxMessage is the smallest max.message.bytes of the output topics, in bytes, 0 if unknown.
 func NewProducer(c *config.Config, maxMessage int, log *zap.Logger) (*Producer, error) {
 	tt := c.Kafka.TransactionTimeout
 	if maxMessage <= 0 {
-		maxMessage = 1_000_012 // the client's default: a little below the brokers'
+		maxMessage = MaxMessage
 	}
 	rep := &repeats{}
 	cl, err := kgo.NewClient(append(admin.Options(c),

@@ -220,7 +220,11 @@ func (h *kafka) hold(ctx context.Context) error {
 	// Only now: what an earlier heal had open is decided when the topics are read.
 	cfg := h.cfg
 	cfg.Worker.ID = admin.HealID
-	if h.p, err = franz.NewProducer(&cfg, h.desk.Admin().MaxMessageBytes(ctx), h.log); err != nil {
+	limit, err := h.desk.Admin().MaxMessageBytes(ctx)
+	if err != nil {
+		return err
+	}
+	if h.p, err = franz.NewProducer(&cfg, limit, h.log); err != nil {
 		return err
 	}
 	init, cancel := context.WithTimeout(ctx, h.cfg.Kafka.TransactionTimeout)

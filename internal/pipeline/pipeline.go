@@ -146,7 +146,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	}
 	defer traces.Close()
 
-	client := start.NewClient(c, adm.MaxMessageBytes(ctx), log)
+	client := start.NewClient(c, shape.MaxMessage, log)
 	log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
 	ec := start.EngineConfig(c, adm, client, signer, log)
 	ec.SourceID, ec.Shape, ec.Handler, ec.Turns, ec.Observer = src.ID, shape, handler, turns, obs

@@ -102,7 +102,7 @@ func (r *replays) once(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	client := start.NewClient(&r.c, adm.MaxMessageBytes(ctx), r.log)
+	client := start.NewClient(&r.c, shape.MaxMessage, r.log)
 	r.log.Info("replays of dead letters: working on "+r.c.Topics.Input, zap.String("group", r.c.Group))
 	ec := start.EngineConfig(&r.c, adm, client, r.signer, r.log)
 	ec.SourceID, ec.Shape, ec.Handler, ec.Store, ec.Turns, ec.Observer = src.ID, shape, handler, store, r.turns, counted{r.obs}

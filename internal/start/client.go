@@ -16,8 +16,20 @@ type Client struct {
 	Producer func() (txn.Producer, error)
 }
 
-// NewClient chooses by the setting. maxMessage is the smallest max.message.bytes of the output topics, 0 if unknown; librdkafka leaves
-// the limit to the broker.
+// maxMessage is how large a message the client of the settings can publish, in bytes. limit is the smallest max.message.bytes of the output topics; 0: the
+// brokers do not say.
+func maxMessage(c *config.Config, limit int) int {
+	most := confluent.MaxMessage
+	if c.Kafka.Client == "franz" && limit <= 0 {
+		limit = franz.MaxMessage
+	}
+	if limit > 0 {
+		most = min(most, limit)
+	}
+	return most
+}
+
+// NewClient chooses by the setting. maxMessage is Shape's, which MeetKafka has set.
 func NewClient(c *config.Config, maxMessage int, log *zap.Logger) Client {
 	return chooseClient(c, maxMessage, log).explained(c, log)
 }

@@ -125,6 +125,11 @@ func MeetKafka(ctx context.Context, c *config.Config, adm *admin.Admin, src *txn
 			return errPerson{fmt.Errorf("topic %s does not exist: run `exactly setup`", t)}
 		}
 	}
+	limit, err := adm.MaxMessageBytes(ctx)
+	if err != nil {
+		return err
+	}
+	shape.MaxMessage = maxMessage(c, limit)
 	return nil
 }
 

@@ -40,7 +40,9 @@ func (w *world) producerWithin(worker string, timeout time.Duration) *producer {
 	var p txn.Producer
 	var err error
 	if w.client == "franz" {
-		p, err = franz.NewProducer(&cfg, w.adm.MaxMessageBytes(w.soon()), zap.NewNop())
+		limit, lerr := w.adm.MaxMessageBytes(w.soon())
+		require.NoError(w.t, lerr)
+		p, err = franz.NewProducer(&cfg, limit, zap.NewNop())
 	} else {
 		p, err = confluent.NewProducer(&cfg, zap.NewNop())
 	}

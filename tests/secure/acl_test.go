@@ -55,7 +55,8 @@ func (w *world) allow(line string) {
 		case "--allow-principal":
 			b = b.Allow(value)
 		case "--operation":
-			b = b.Operations(map[string]kadm.ACLOperation{"Read": kmsg.ACLOperationRead, "Write": kmsg.ACLOperationWrite, "Create": kmsg.ACLOperationCreate, "Describe": kmsg.ACLOperationDescribe}[value])
+			b = b.Operations(map[string]kadm.ACLOperation{"Read": kmsg.ACLOperationRead, "Write": kmsg.ACLOperationWrite, "Create": kmsg.ACLOperationCreate, "Describe": kmsg.ACLOperationDescribe,
+				"DescribeConfigs": kmsg.ACLOperationDescribeConfigs}[value])
 		case "--resource-pattern-type":
 			require.Equal(w.t, "prefixed", value)
 			pattern = kadm.ACLPatternPrefixed
