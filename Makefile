@@ -24,7 +24,7 @@ E2E_FLAGS := -count=1 -vet=off -p 3 -parallel 4 -ldflags '-s -w' -timeout $(TEST
 STACK_PACKAGES := ./tests/behaviour ./tests/conformance ./internal/offsets ./internal/provision ./internal/admin ./internal/transactions ./internal/doctor ./audit
 
 # Of ./tests/behaviour: what is in `make proof`, so that `make e2e` stays a quarter of an hour.
-PROOF := ^Test(AuditBesideKills|Tampering|Replay.*|MutatedRecords|TooManyDeadLetters|SchemaVersionsInterleaved|RegistryAway|JSONClicks|LargeValues|Burst|Quarantine|KilledIsNotQuarantined|CountedBesideKills|CountsSwitchedOffAndOn)$$
+PROOF := ^Test(AuditBesideKills|Tampering|Replay.*|MutatedRecords|EveryClassBesideKills|TooManyDeadLetters|SchemaVersionsInterleaved|RegistryAway|JSONClicks|LargeValues|Burst|Quarantine|KilledIsNotQuarantined|CountedBesideKills|CountsSwitchedOffAndOn)$$
 
 # Of ./internal/provision: what concerns Postgres alone, and a real one has run it in `make test`.
 POSTGRES_ALONE := ^Test(Rights|EveryTableIsGranted|GrantMends|DaysAhead|EndingFrozenSessions|SetupsAtOnce|SetupWithoutTheRightToMakeRoles|SetupWithCreateRole|ToDo)$$

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
 )
 
 // Begin implements engine.Store: guard 1's comparison, and the marks, in a transaction of their own. It does not wait for the disk: a mark that a crash of
@@ -38,6 +39,7 @@ func (s *Store) Begin(ctx context.Context, marks []engine.Mark) (map[int32]bool,
 	if err != nil {
 		return nil, fmt.Errorf("mark %d partitions of %s as begun: %w", len(marks), s.source.Topic, err)
 	}
+	failpoint.Hit(failpoint.BeginMarked)
 	return ours, nil
 }
 

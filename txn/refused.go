@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/pgcopy"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
@@ -75,6 +76,7 @@ func (s *Store) whichRows(ctx context.Context, c *pgx.Conn, batches []*engine.Ba
 	}
 	b.table(ctx, outbox.CopySQL, batches, func(b *engine.Batch) []byte { return b.Outbox })
 	b.table(ctx, engine.DeadLetterCopySQL, batches, func(b *engine.Batch) []byte { return b.DeadRows })
+	failpoint.Hit(failpoint.CaptureBisect)
 	if _, err := c.Exec(ctx, "ROLLBACK"); err != nil || b.err != nil {
 		return errors.Join(cause, b.err, err)
 	}

@@ -8,8 +8,9 @@
 //	kill   SIGKILL to this process
 //	stop   SIGSTOP to this process
 //	hold   wait until the file EXACTLY_FAILPOINT_DIR/NAME.release exists
+//	panic  panic, at each hit from the Nth on: what makes a handler panic makes the next one panic, too
 //
-// A point that is about one record asks for its key: `NAME=ACTION:KEY[@N]`, and counts only those that have it.
+// A point that is about one record asks for its key: `NAME=ACTION:KEY[@N]`, and counts only those that have it. It may be armed once for each key.
 //
 // Before it acts, it makes the file EXACTLY_FAILPOINT_DIR/NAME.hit (slashes as hyphens), so that a test can tell that the
 // fault struck, and where.
@@ -19,8 +20,10 @@ package failpoint
 const (
 	ClaimBefore        = "claim/before"         // assigned, not yet claimed
 	HandleRecord       = "handle/record"        // a record is about to be handled; asks for the record's key
+	BeginMarked        = "begin/marked"         // Postgres knows which records are about to be handled, none is
 	CaptureBefore      = "capture/before"       // batch ready, nothing sent to Postgres
 	CaptureCopied      = "capture/copied"       // rows and outbox copied, the transaction still open
+	CaptureBisect      = "capture/bisect"       // the rows that Postgres refuses are found, the search not yet rolled back
 	CaptureCommitSent  = "capture/commit-sent"  // COMMIT on its way
 	CaptureCommitted   = "capture/committed"    // captured, nothing published
 	PublishProduced    = "publish/produced"     // events produced, offsets not sent
@@ -49,11 +52,11 @@ const (
 func Names() []string {
 	return append(OfWorkers(),
 		HealCopied, HealCommitted, HealRebuilt, HealFinished, HealProduced, HealPublished, HealRecorded,
-		ReplayRequested, ReplayWritten, HandleRecord,
+		ReplayRequested, ReplayWritten, HandleRecord, BeginMarked, CaptureBisect,
 	)
 }
 
-// OfWorkers lists those that a worker comes to whatever it works on; the others are of people's commands, or ask for a certain record.
+// OfWorkers lists those that a worker comes to whatever it works on; the others are of people's commands, or take certain records or settings.
 func OfWorkers() []string {
 	return []string{
 		ClaimBefore, CaptureBefore, CaptureCopied, CaptureCommitSent, CaptureCommitted,

@@ -16,6 +16,7 @@ func TestBuilds(t *testing.T) {
 		for range 3 {
 			Hit(CaptureBefore)
 			HitKey(HandleRecord, []byte("7"))
+			HitKey(HandleRecord, []byte("8"))
 		}
 		return
 	}
@@ -34,6 +35,9 @@ func TestBuilds(t *testing.T) {
 		{"failpoints", "handle/record=kill:77", false, false},
 		{"failpoints", "handle/record=kill:7@4", false, false},
 		{"failpoints", "handle/record=kill:7", true, false},
+		{"failpoints", "handle/record=panic:8,handle/record=kill:77", true, false},
+		{"failpoints", "handle/record=panic:7@4", false, false},
+		{"failpoints", "capture/before=panic", true, false},
 		{"failpoints", "handle/record=kill", true, false},
 		{"failpoints", "capture/before=kill:7", true, false},
 		{"failpoints", "no/such=kill", true, false},

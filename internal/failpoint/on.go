@@ -17,8 +17,8 @@ import (
 const Enabled = true
 
 type armed struct {
-	action, key string
-	left        int
+	action string
+	left   int
 }
 
 var (
@@ -56,45 +56,50 @@ func parse(s string) map[string]*armed {
 		if keyed != (name == HandleRecord) {
 			panic("EXACTLY_FAILPOINT: " + f + ": a record's key belongs to " + HandleRecord + ", and to it alone")
 		}
-		m[name] = &armed{action, key, n}
+		if action == "panic" && !keyed {
+			panic("EXACTLY_FAILPOINT: " + f + ": panics are of records")
+		}
+		m[at(name, key)] = &armed{action, n}
 	}
 	return m
 }
 
-func take(name string) string {
+// at is where an armed point is in the map: those that ask for a key are armed once for each.
+func at(name, key string) string { return name + ":" + key }
+
+func take(name, key string) string {
 	mu.Lock()
 	defer mu.Unlock()
-	a := points[name]
+	a := points[at(name, key)]
 	if a == nil {
 		return ""
 	}
 	if a.left--; a.left > 0 {
 		return ""
 	}
-	delete(points, name)
+	if a.action != "panic" {
+		delete(points, at(name, key))
+	}
 	return a.action
 }
 
 // Hit acts if the point is armed.
 func Hit(name string) {
-	if a := take(name); a != "" {
+	if a := take(name, ""); a != "" {
 		act(name, a)
 	}
 }
 
 // HitKey acts if the point is armed for this key.
 func HitKey(name string, key []byte) {
-	mu.Lock()
-	a := points[name]
-	mu.Unlock()
-	if a != nil && a.key == string(key) {
-		Hit(name)
+	if a := take(name, string(key)); a != "" {
+		act(name, a)
 	}
 }
 
 // Beside acts while the caller goes on into a blocking call: the request is then on its way, or about to be, or answered but unread.
 func Beside(name string) {
-	if a := take(name); a != "" {
+	if a := take(name, ""); a != "" {
 		go func() {
 			time.Sleep(300 * time.Microsecond) // long enough for a request to leave, most times too short for its answer to be read
 			act(name, a)
@@ -120,6 +125,8 @@ func act(name, action string) {
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
+	case "panic":
+		panic("failpoint " + name)
 	default:
 		panic("failpoint: unknown action " + action)
 	}

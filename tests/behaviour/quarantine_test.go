@@ -13,7 +13,7 @@ import (
 // and within a few of them the two are dead letters, alone and as they came, and all else is through. Handed in again it ends a few more, and is a
 // dead letter again.
 func TestQuarantine(t *testing.T) {
-	const n, poison = 6000, "poison"
+	const n = 6000
 	b := setup(t)
 	known := avro(b.clickID())
 	var rs []*kgo.Record
