@@ -12,6 +12,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/heads"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -93,6 +94,7 @@ What the entries say of rows and events, exactly audit checks.`,
 					return usageError(err)
 				}
 				rep, err := heads.Verify(ctx, c, conn, s, partitions, keys)
+				progress.Of(cmd.Context()).Clear()
 				if err != nil {
 					return err
 				}
