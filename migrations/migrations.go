@@ -46,6 +46,40 @@ func provider(dsn string) (*goose.Provider, *sql.DB, func(), error) {
 	return p, db, func() { _ = db.Close() }, nil
 }
 
+// Newest is the version that this program is made for.
+func Newest() (newest int64) {
+	all, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		panic("migrations: " + err.Error()) // the pattern is ours
+	}
+	for _, name := range all {
+		if v, err := goose.NumericComponent(name); err == nil {
+			newest = max(newest, v)
+		}
+	}
+	return newest
+}
+
+// Pending names the migrations that Up would apply, in order. It changes nothing.
+func Pending(ctx context.Context, dsn string) ([]string, error) {
+	p, db, done, err := provider(dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	have, err := version(ctx, p, db)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range p.ListSources() {
+		if s.Version > have {
+			names = append(names, s.Path)
+		}
+	}
+	return names, nil
+}
+
 // Up applies every migration that is missing and returns the names of those it applied, in order.
 func Up(ctx context.Context, dsn string) ([]string, error) {
 	p, _, done, err := provider(dsn)
@@ -71,18 +105,20 @@ func Versions(ctx context.Context, dsn string) (have, want int64, err error) {
 		return 0, 0, err
 	}
 	defer done()
-	for _, s := range p.ListSources() {
-		want = max(want, s.Version)
-	}
-	// goose makes its table when it is asked for the version, which whoever only looks may neither do nor want.
+	have, err = version(ctx, p, db)
+	return have, Newest(), err
+}
+
+// version is the database's. goose makes its table when it is asked for the version, which whoever only looks may neither do nor want.
+func version(ctx context.Context, p *goose.Provider, db *sql.DB) (have int64, err error) {
 	var there bool
 	if err = db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NOT NULL`, goose.DefaultTablename).Scan(&there); err == nil && there {
 		have, err = p.GetDBVersion(ctx)
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("read the database's migration version: %w", err)
+		return 0, fmt.Errorf("read the database's migration version: %w", err)
 	}
-	return have, want, nil
+	return have, nil
 }
 
 // Check returns *ErrVersion if the database is not at this binary's version.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/connect"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 )
 
 // auditFlags are what may be asked of an audit.
@@ -64,6 +65,7 @@ Exit codes: 0 nothing found, 3 something found, 1 it could not be done.`,
 			if err != nil {
 				return err
 			}
+			progress.Of(cmd.Context()).Clear()
 			return f.tell(cmd.OutOrStdout(), g.json, rep)
 		},
 	}
@@ -80,7 +82,7 @@ Exit codes: 0 nothing found, 3 something found, 1 it could not be done.`,
 	cmd.Flags().BoolVar(&f.follow, "follow", false, "audit again and again, each time what was not proven before, until SIGTERM")
 	cmd.Flags().DurationVar(&f.every, "every", 30*time.Second, "with --follow: how long `D` from one round's end to the next; at least nine times what the last one took")
 	cmd.Flags().DurationVar(&f.whole, "whole", 24*time.Hour, "with --follow: how often `D` everything is looked at again (0: only at first)")
-	cmd.Flags().BoolVar(&f.quiet, "quiet", false, "no progress on a terminal")
+	cmd.Flags().BoolVar(&f.quiet, "quiet", false, "no progress")
 	return cmd
 }
 
@@ -114,21 +116,11 @@ func (f *auditFlags) apply(cmd *cobra.Command, o *audit.Options) (err error) {
 			return usageError(err)
 		}
 	}
-	if !f.quiet && isTerminal(os.Stderr) {
-		o.Watch = func(p audit.Progress) {
-			left := ""
-			if p.Left > 0 {
-				left = fmt.Sprintf(", about %s left", p.Left)
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "\r\033[K%3.0f %% %s%s", 100*p.Share, p.Stage, left)
-		}
+	if !f.quiet {
+		line := progress.Of(cmd.Context())
+		o.Watch = func(p audit.Progress) { line.Share(p.Stage, p.Share, p.Left) }
 	}
 	return nil
-}
-
-func isTerminal(f *os.File) bool {
-	i, err := f.Stat()
-	return err == nil && i.Mode()&os.ModeCharDevice != 0
 }
 
 // timeOrAgo reads RFC 3339, or a duration as so long ago.
@@ -148,9 +140,6 @@ func timeOrAgo(flag, s string, now time.Time) (time.Time, error) {
 
 // tell writes the report in the forms asked for.
 func (f *auditFlags) tell(out io.Writer, asJSON bool, rep *audit.Report) (err error) {
-	if !f.quiet && isTerminal(os.Stderr) {
-		fmt.Fprint(os.Stderr, "\r\033[K")
-	}
 	if asJSON {
 		err = printJSON(out, rep)
 	} else {

@@ -3,13 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 )
 
@@ -30,6 +30,7 @@ func (f *auditFlags) goOn(cmd *cobra.Command, asJSON bool, c *config.Config, o a
 		if ctx.Err() != nil {
 			break
 		}
+		progress.Of(ctx).Clear()
 		m.Round(rep)
 		if err == nil {
 			clean = rep.Clean()
@@ -55,9 +56,6 @@ func (f *auditFlags) goOn(cmd *cobra.Command, asJSON bool, c *config.Config, o a
 
 // round tells of one round: a line, and what was found.
 func (f *auditFlags) round(out interface{ Write([]byte) (int, error) }, asJSON bool, rep *audit.Report) error {
-	if !f.quiet && isTerminal(os.Stderr) {
-		fmt.Fprint(os.Stderr, "\r\033[K")
-	}
 	if f.html != "" && !rep.Round {
 		if err := writeHTML(f.html, rep); err != nil {
 			return err

@@ -21,7 +21,7 @@ func newChaos(g *globals) *cobra.Command {
 		pace, between, takeover time.Duration
 		seed                    uint64
 		out                     string
-		mix                     bool
+		mix, dryRun             bool
 	}
 	cmd := &cobra.Command{
 		Use:   "chaos",
@@ -35,7 +35,7 @@ In a build with failpoints (go build -tags failpoints) workers die at every poin
 Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could not be done.`,
 		Example: "  exactly chaos --i-understand --clicks 100000\n  exactly chaos --i-understand --kills 100 --zombies 20 --out ./report",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !o.understand {
+			if !o.understand && !o.dryRun {
 				return usageError(errors.New("chaos: it starts workers in the group configured and kills them: for staging only. Say --i-understand if this is staging"))
 			}
 			if o.kills < 0 || o.zombies < 0 || o.kills+o.zombies == 0 || o.clicks < 0 {
@@ -49,9 +49,6 @@ Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could no
 			if err != nil {
 				return fmt.Errorf("chaos: find this program to run it as a worker: %w", err)
 			}
-			if err := os.MkdirAll(filepath.Join(o.out, "logs"), 0o755); err != nil {
-				return err
-			}
 			if o.seed == 0 {
 				o.seed = uint64(time.Now().UnixNano())
 			}
@@ -62,13 +59,20 @@ Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could no
 			if o.mix {
 				size.Clients = []string{"confluent", "franz"}
 			}
+			schedule := chaos.Plan(chaos.NewRand(o.seed), size)
+			if o.dryRun {
+				return g.plannedFaults(cmd, o.seed, schedule)
+			}
+			if err := os.MkdirAll(filepath.Join(o.out, "logs"), 0o755); err != nil {
+				return err
+			}
 			out := cmd.OutOrStdout()
 			if g.json {
 				out = cmd.ErrOrStderr()
 			}
 			rep, err := chaos.Run(cmd.Context(), chaos.Options{
 				Exe: exe, Env: c.Environ(), Dir: filepath.Join(o.out, "logs"), Seed: o.seed, Clicks: o.clicks, Pace: o.pace, Takeover: o.takeover,
-				Schedule: chaos.Plan(chaos.NewRand(o.seed), size), What: "staging: " + c.Kafka.Brokers, Out: out,
+				Schedule: schedule, What: "staging: " + c.Kafka.Brokers, Out: out,
 				Versions: []chaos.Version{{Name: "exactly", Version: version}},
 			})
 			if rep != nil {
@@ -97,6 +101,7 @@ Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could no
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.understand, "i-understand", false, "this is staging, and its workers may be killed")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only print the schedule")
 	f.IntVar(&o.kills, "kills", 20, "workers killed")
 	f.IntVar(&o.zombies, "zombies", 4, "workers frozen and woken up")
 	f.Int64Var(&o.clicks, "clicks", 0, "clicks to generate meanwhile, more if the schedule takes longer than --pace; 0: somebody else sends them")
@@ -107,4 +112,18 @@ Exit codes: 0 all held, 3 something was found or a bar was missed, 1 it could no
 	f.StringVar(&o.out, "out", "chaos", "folder for the report and the workers' logs")
 	f.BoolVar(&o.mix, "both-clients", false, "mix both Kafka clients, by the seed")
 	return cmd
+}
+
+// plannedFaults prints a schedule, and the seed that repeats it.
+func (g *globals) plannedFaults(cmd *cobra.Command, seed uint64, schedule []chaos.Fault) error {
+	if g.json {
+		return printJSON(cmd.OutOrStdout(), map[string]any{"dry_run": true, "seed": seed, "schedule": schedule})
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), "seed", seed)
+	for i := range schedule {
+		if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%3d  %s\n", i+1, schedule[i].Planned()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -24,5 +24,7 @@ func commands(g *globals) []*cobra.Command {
 		newSchema(g),
 		newConfig(g),
 		newGenerate(g),
+		newVersion(g),
+		newMan(g),
 	}
 }

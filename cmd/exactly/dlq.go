@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/provision"
 	"github.com/exactly-pipeline/exactly/internal/replay"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
@@ -257,6 +258,7 @@ Needs a member of exactly_setup.`,
 			defer o.Log.Sync() //nolint:errcheck // a terminal cannot be synced
 			o.Filter, o.Build = f.Filter, version
 			r, err := replay.Replay(cmd.Context(), &c, o)
+			progress.Of(cmd.Context()).Clear()
 			if r != nil {
 				err = errors.Join(err, g.toldReplay(cmd.OutOrStdout(), r, o.Wait > 0))
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 	"github.com/exactly-pipeline/exactly/ledger"
@@ -43,6 +44,7 @@ exactly_setup. Reads every day there is: nothing is indexed by user.`,
 				erase = retention.EraseAgain
 			}
 			r, err := erase(cmd.Context(), &c, o)
+			progress.Of(cmd.Context()).Clear()
 			if r != nil {
 				err = errors.Join(err, g.toldErasure(cmd.OutOrStdout(), r))
 			}

@@ -22,7 +22,7 @@ type generateFlags struct {
 	seed           uint64
 	live           bool
 	from, baseURL  string
-	follow         bool
+	follow, dryRun bool
 }
 
 // shownLines is how many unreadable lines are shown: enough to see what is wrong, not a copy of the log.
@@ -55,6 +55,7 @@ user_id from address and user agent, session_id from those and half an hour of s
 	fs.Float64Var(&f.badShare, "bad-share", 0, "fraction of clicks made invalid on purpose, 0 to 1")
 	fs.StringVar(&f.from, "from", "", "read clicks from `FILE`, - for standard input")
 	fs.BoolVar(&f.follow, "follow", false, "with --from: wait for more at the end, through rotation and truncation")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "send nothing: print the clicks, as NDJSON that --from reads; ten, or --count")
 	fs.StringVar(&f.baseURL, "base-url", "http://localhost", "with --from an access log: what stands before the requests' paths")
 	return cmd
 }
@@ -105,6 +106,9 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	}
 	defer closeSource()
 	ctx := cmd.Context()
+	if f.dryRun {
+		return g.drawn(cmd, source, f.count)
+	}
 	generate, err := connect.Generator(ctx, &c, say)
 	if err != nil && ctx.Err() == nil {
 		return err
@@ -113,7 +117,11 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	if ctx.Err() == nil {
 		generate.Source, generate.Rate, generate.Count = source, f.rate, f.count
 		generate.Progress = func(p clicks.Generated) {
-			say(fmt.Sprintf("%.0f clicks/s, %d acknowledged, %d waiting", p.PerSecond, p.Acknowledged, p.Clicks-p.Acknowledged-p.Failed))
+			left := ""
+			if p.PerSecond > 0 && f.count > p.Acknowledged {
+				left = fmt.Sprintf(", about %v left", (time.Duration(float64(f.count-p.Acknowledged)/p.PerSecond) * time.Second).Round(time.Second))
+			}
+			say(fmt.Sprintf("%.0f clicks/s, %d acknowledged, %d waiting%s", p.PerSecond, p.Acknowledged, p.Clicks-p.Acknowledged-p.Failed, left))
 		}
 		done, err = clicks.Generate(ctx, generate)
 	} else { // ended before anything was sent

@@ -13,6 +13,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/heal"
 	"github.com/exactly-pipeline/exactly/internal/pipeline"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/provision"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 )
@@ -87,6 +88,7 @@ func (f *healFlags) run(cmd *cobra.Command, g *globals, do func(context.Context,
 	}
 	defer log.Sync() //nolint:errcheck // a terminal cannot be synced
 	done, err := do(cmd.Context(), &c, log)
+	progress.Of(cmd.Context()).Clear()
 	if g.json {
 		return errors.Join(err, printJSON(cmd.OutOrStdout(), map[string]any{"partitions": append([]heal.Done{}, done...)}))
 	}

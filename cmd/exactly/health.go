@@ -37,7 +37,7 @@ Without --ready it asks whether the process is up; with it, whether none of its 
 			defer cancel()
 			code, said, err := ask(ctx, c.HTTP.Addr, path)
 			if err != nil {
-				return fmt.Errorf("no answer from http.addr %s: %w", c.HTTP.Addr, err)
+				return fmt.Errorf("no answer from http.addr %s (EXACTLY_HTTP_ADDR): does a worker run here, with these settings? %w", c.HTTP.Addr, err)
 			}
 			well := code == http.StatusOK
 			if g.json {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/heads"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/migrations"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -96,6 +97,7 @@ What the entries say of rows and events, exactly audit checks.`,
 					return usageError(err)
 				}
 				var rep verified
+				defer progress.Of(cmd.Context()).Clear()
 				if rep.Report, err = heads.Verify(ctx, c, conn, s, partitions, keys); err != nil {
 					return err
 				}
@@ -104,6 +106,7 @@ What the entries say of rows and events, exactly audit checks.`,
 						return err
 					}
 				}
+				progress.Of(cmd.Context()).Clear()
 				if err := g.printVerified(cmd, &rep); err != nil {
 					return err
 				}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 	"github.com/exactly-pipeline/exactly/ledger"
@@ -53,6 +54,7 @@ exactly audit --archive reads the files, doc/verify_ledger.py too. Keep them: no
 			}
 			defer o.Log.Sync() //nolint:errcheck // a terminal cannot be synced
 			done, err := retention.ArchiveLedger(cmd.Context(), &c, o)
+			progress.Of(cmd.Context()).Clear()
 			return errors.Join(err, g.toldArchive(cmd.OutOrStdout(), done, o.DryRun))
 		},
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/internal/offsets"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 )
 
@@ -32,6 +33,7 @@ type which struct {
 	partitions []int32
 	all        bool
 	reason     string
+	dryRun     bool
 }
 
 func (w *which) flags(cmd *cobra.Command, all, reason string) {
@@ -40,6 +42,7 @@ func (w *which) flags(cmd *cobra.Command, all, reason string) {
 		cmd.Flags().BoolVar(&w.all, "all", false, all)
 	}
 	cmd.Flags().StringVar(&w.reason, "reason", "", reason)
+	cmd.Flags().BoolVar(&w.dryRun, "dry-run", false, "only say what would be done")
 	byFlag(cmd)
 }
 
@@ -90,7 +93,6 @@ func atDesk(cmd *cobra.Command, g *globals, f func(context.Context, *offsets.Des
 
 func newOffsetsRestore(g *globals) *cobra.Command {
 	var w which
-	var dryRun bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use: "restore", Short: "Set a group offset that was reset or lost to what the output topics say",
@@ -103,13 +105,12 @@ by itself within seconds. Reads both output topics whole. Killed half way, the p
 				return err
 			}
 			return atDesk(cmd, g, func(ctx context.Context, d *offsets.Desk) error {
-				done, err := d.Restore(ctx, offsets.Restore{Partitions: w.partitions, Reason: w.reason, DryRun: dryRun, Timeout: timeout})
+				done, err := d.Restore(ctx, offsets.Restore{Partitions: w.partitions, Reason: w.reason, DryRun: w.dryRun, Timeout: timeout})
 				return g.told(cmd, done, err)
 			})
 		},
 	}
 	w.flags(cmd, "every partition whose group offset a worker refuses, or that has none", "why, for the ledger")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up reading the output topics after this; 0: never")
 	return cmd
 }
@@ -179,7 +180,11 @@ func newOffsetsHold(g *globals) *cobra.Command {
 				return err
 			}
 			return atDesk(cmd, g, func(ctx context.Context, d *offsets.Desk) error {
-				done, err := d.Hold(ctx, w.partitions, w.reason)
+				hold := d.Hold
+				if w.dryRun {
+					hold = d.HoldDry
+				}
+				done, err := hold(ctx, w.partitions, w.reason)
 				return g.told(cmd, done, err)
 			})
 		},
@@ -197,7 +202,11 @@ func newOffsetsRelease(g *globals) *cobra.Command {
 				return err
 			}
 			return atDesk(cmd, g, func(ctx context.Context, d *offsets.Desk) error {
-				done, err := d.Release(ctx, w.partitions, w.reason)
+				release := d.Release
+				if w.dryRun {
+					release = d.ReleaseDry
+				}
+				done, err := release(ctx, w.partitions, w.reason)
 				return g.told(cmd, done, err)
 			})
 		},
@@ -208,6 +217,7 @@ func newOffsetsRelease(g *globals) *cobra.Command {
 
 // told prints what was done, a line a partition, also when it failed half way.
 func (g *globals) told(cmd *cobra.Command, done []offsets.Done, err error) error {
+	progress.Of(cmd.Context()).Clear()
 	var perr error
 	switch {
 	case g.json:

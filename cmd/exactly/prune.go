@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/retention"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 	"github.com/exactly-pipeline/exactly/ledger"
@@ -34,6 +35,7 @@ meanwhile; a capture waits a tenth of a second at most. Needs a member of exactl
 			}
 			defer o.Log.Sync() //nolint:errcheck // a terminal cannot be synced
 			r, err := retention.Prune(cmd.Context(), &c, o)
+			progress.Of(cmd.Context()).Clear()
 			if r != nil {
 				err = errors.Join(err, g.toldPrune(cmd.OutOrStdout(), r))
 			}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/internal/acl"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/security"
 )
 
@@ -44,8 +46,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found 
 	root.PersistentFlags().StringVar(&g.configFile, "config", "", "settings `FILE` (YAML)")
 	root.PersistentFlags().BoolVar(&g.json, "json", false, "print data as JSON")
 	root.PersistentFlags().StringArrayVar(&g.set, "set", nil, "a setting, as `NAME=VALUE` (repeatable); wins over the environment and the file")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w: %s --help lists its flags", err, cmd.CommandPath()))
+	})
 	root.AddCommand(commands(g)...)
+	root.InitDefaultCompletionCmd()
+	complete(root)
 	wrapArgs(root)
 	g.wrapRefusals(root)
 	return root
@@ -60,7 +66,7 @@ func wrapArgs(c *cobra.Command) {
 			check = cobra.ArbitraryArgs
 			c.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
-					return usageError(fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath()))
+					return usageError(unknownCommand(cmd, args[0]))
 				}
 				return cmd.Help()
 			}
@@ -68,13 +74,22 @@ func wrapArgs(c *cobra.Command) {
 	}
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError(err)
+			return usageError(fmt.Errorf("%w: %s --help shows how it is called", err, cmd.CommandPath()))
 		}
 		return nil
 	}
 	for _, sub := range c.Commands() {
 		wrapArgs(sub)
 	}
+}
+
+// unknownCommand says what may have been meant, or where all are listed.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	if like := cmd.SuggestionsFor(name); len(like) > 0 {
+		return fmt.Errorf("there is no command %q: did you mean %s %s?", cmd.CommandPath()+" "+name, cmd.CommandPath(), strings.Join(like, ", or "+cmd.CommandPath()+" "))
+	}
+	return fmt.Errorf("there is no command %q: %s --help lists all", cmd.CommandPath()+" "+name, cmd.CommandPath())
 }
 
 // roles are what a command is to Kafka, for those whose rights `exactly setup --print-acls` lists.
@@ -84,11 +99,14 @@ var roles = map[string]acl.Role{"setup": acl.Setup, "run": acl.Worker, "offsets"
 func (g *globals) wrapRefusals(c *cobra.Command) {
 	if run := c.RunE; run != nil {
 		c.RunE = func(cmd *cobra.Command, args []string) error {
+			line := progress.New(cmd.ErrOrStderr())
+			cmd.SetContext(progress.Watched(cmd.Context(), line))
 			err := run(cmd, args)
+			line.Clear()
 			if err == nil || g.loaded == nil {
 				return err
 			}
-			err = security.Explain(g.loaded, err)
+			err = away(g.loaded, security.Explain(g.loaded, err))
 			for c := cmd; c != nil; c = c.Parent() {
 				if role, ok := roles[c.Name()]; ok {
 					err = acl.Explain(cmd.Context(), g.loaded, role, err)
@@ -104,20 +122,9 @@ func (g *globals) wrapRefusals(c *cobra.Command) {
 
 // load reads the settings; what is wrong with them is a usage error.
 func (g *globals) load() (config.Config, error) {
-	flags := map[string]string{}
-	for _, kv := range g.set {
-		name, value, ok := strings.Cut(kv, "=")
-		if !ok {
-			return config.Config{}, usageError(fmt.Errorf("--set %q: must be NAME=VALUE", kv))
-		}
-		known := false
-		for _, n := range config.Names() {
-			known = known || n == name
-		}
-		if !known {
-			return config.Config{}, usageError(fmt.Errorf("--set %s: unknown setting; known are %s", name, strings.Join(config.Names(), ", ")))
-		}
-		flags[name] = value
+	flags, err := g.flags()
+	if err != nil {
+		return config.Config{}, err
 	}
 	c, err := config.Load(g.configFile, os.Environ(), flags)
 	if err != nil {
@@ -125,6 +132,31 @@ func (g *globals) load() (config.Config, error) {
 	}
 	g.loaded = &c
 	return c, nil
+}
+
+// origins says where each setting comes from.
+func (g *globals) origins() (map[string]string, error) {
+	flags, err := g.flags()
+	if err != nil {
+		return nil, err
+	}
+	return config.Origins(g.configFile, os.Environ(), flags)
+}
+
+// flags are the settings given with --set.
+func (g *globals) flags() (map[string]string, error) {
+	flags := map[string]string{}
+	for _, kv := range g.set {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok {
+			return nil, usageError(fmt.Errorf("--set %q: must be NAME=VALUE", kv))
+		}
+		if !slices.Contains(config.Names(), name) {
+			return nil, usageError(fmt.Errorf("--set %s: unknown setting; known are %s", name, strings.Join(config.Names(), ", ")))
+		}
+		flags[name] = value
+	}
+	return flags, nil
 }
 
 // printJSON writes v as one indented JSON document.

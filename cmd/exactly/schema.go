@@ -26,7 +26,7 @@ can be updated in any order, and back.`,
 }
 
 func newSchemaRegister(g *globals) *cobra.Command {
-	keep := false
+	var keep, dryRun bool
 	cmd := &cobra.Command{
 		Use: "register", Short: "Register the program's schemas, and set their subjects' compatibility level",
 		Long:    `Registers what is not registered yet and says what it changed; safe to repeat. Like setup, which leaves the level of subjects that are there alone.`,
@@ -35,6 +35,10 @@ func newSchemaRegister(g *globals) *cobra.Command {
 			c, err := g.load()
 			if err != nil {
 				return err
+			}
+			if dryRun {
+				would, err := provision.PlanSchemas(cmd.Context(), &c, !keep)
+				return g.planned(cmd, would, err)
 			}
 			did, err := provision.Schemas(cmd.Context(), &c, !keep)
 			if g.json {
@@ -52,6 +56,7 @@ func newSchemaRegister(g *globals) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be changed")
 	cmd.Flags().BoolVar(&keep, "keep-level", false, "leave the compatibility level of subjects that are there as it is")
 	return cmd
 }

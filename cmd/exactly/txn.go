@@ -119,7 +119,7 @@ func milliseconds(ms *int64) string {
 
 func newTxnAbort(g *globals) *cobra.Command {
 	t := transactions.Target{ProducerID: -1}
-	var yes bool
+	var yes, dryRun bool
 	cmd := &cobra.Command{
 		Use: "abort [TRANSACTIONAL-ID]", Short: "End an open transaction: it is aborted, never committed",
 		Long: `Says what it would do, asks, and aborts one open transaction: by its transactional id, or, where it hangs, by topic and partition (and producer, if
@@ -141,6 +141,13 @@ several hang there). A worker whose transaction is aborted publishes the same ag
 				for _, line := range p.Says {
 					fmt.Fprintln(cmd.ErrOrStderr(), "-", line)
 				}
+				if dryRun {
+					if g.json {
+						return printJSON(cmd.OutOrStdout(), map[string]any{"dry_run": true, "would": p.Says})
+					}
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), "nothing was done")
+					return err
+				}
 				if !yes && !confirmed(cmd, "Abort it? [y/N] ") {
 					return errors.New("not confirmed: nothing was done")
 				}
@@ -159,6 +166,7 @@ several hang there). A worker whose transaction is aborted publishes the same ag
 	cmd.Flags().StringVar(&t.Topic, "topic", "", "`TOPIC` that the hanging transaction is in")
 	cmd.Flags().Int32Var(&t.Partition, "partition", 0, "partition `P` of it")
 	cmd.Flags().Int64Var(&t.ProducerID, "producer", -1, "`ID` of its producer, if several hang there")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done, and don't ask")
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
 	return cmd
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/exactly-pipeline/exactly/internal/progress"
 )
 
 // SourceHeader names the header that says which source record a message came from: topic/partition/offset.
@@ -25,6 +27,7 @@ func (a *Admin) ScanOutputs(ctx context.Context, partitions []int32) (map[int32]
 	left := map[string]map[int32]int64{}
 	from := map[string]map[int32]kgo.Offset{}
 	n := 0
+	var done, total int64
 	ends.Each(func(e kadm.ListedOffset) {
 		s, _ := starts.Lookup(e.Topic, e.Partition)
 		if e.Offset <= s.Offset {
@@ -35,6 +38,7 @@ func (a *Admin) ScanOutputs(ctx context.Context, partitions []int32) (map[int32]
 		}
 		left[e.Topic][e.Partition] = e.Offset
 		from[e.Topic][e.Partition] = kgo.NewOffset().At(s.Offset)
+		total += e.Offset - s.Offset
 		n++
 	})
 	found := map[int32]int64{}
@@ -61,12 +65,14 @@ func (a *Admin) ScanOutputs(ctx context.Context, partitions []int32) (map[int32]
 		fs.EachPartition(func(p kgo.FetchTopicPartition) {
 			for _, r := range p.Records {
 				a.seen(found, r)
+				done++ // a compacted or aborted log has fewer: the estimate is on the long side
 				if end, ok := left[p.Topic][p.Partition]; ok && r.Offset+1 >= end {
 					delete(left[p.Topic], p.Partition)
 					n--
 				}
 			}
 		})
+		progress.Of(ctx).At("reading the output topics", done, total)
 	}
 	return found, nil
 }

@@ -56,6 +56,9 @@ type Fault struct {
 	had    map[int32]Position // what the worker had when it was struck
 }
 
+// Planned says what is to happen, and to whom.
+func (f *Fault) Planned() string { return fmt.Sprintf("%-10s %s", f.Lane, f.plan()) }
+
 func (f *Fault) plan() string {
 	s := string(f.Kind)
 	for _, part := range []string{f.Worker, f.Point, f.Detail} {

@@ -2,15 +2,11 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"sort"
 	"strings"
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/structs"
 	"github.com/knadh/koanf/v2"
 )
@@ -34,41 +30,12 @@ func Names() []string {
 // Load reads the defaults, then the YAML file (if path is not empty), the environment, then flags (setting name to value); later ones win.
 // It returns an error that names every setting that is unknown or wrong.
 func Load(path string, environ []string, flags map[string]string) (Config, error) {
-	k := koanf.New(".")
-	if err := k.Load(structs.Provider(Defaults(), "koanf"), nil); err != nil {
-		return Config{}, fmt.Errorf("load defaults: %w", err)
-	}
-	names := Names()
-	if path != "" {
-		f := koanf.New(".")
-		if err := f.Load(file.Provider(path), yaml.Parser()); err != nil {
-			return Config{}, fmt.Errorf("read settings file %s: %w", path, err)
-		}
-		for _, key := range f.Keys() {
-			if !slices.Contains(names, key) {
-				return Config{}, fmt.Errorf("settings file %s: unknown setting %q; known are %s", path, key, strings.Join(names, ", "))
-			}
-		}
-		if err := k.Merge(f); err != nil {
-			return Config{}, fmt.Errorf("settings file %s: %w", path, err)
-		}
-	}
-	over := map[string]any{}
-	for _, n := range names {
-		for _, kv := range environ {
-			if v, ok := strings.CutPrefix(kv, EnvName(n)+"="); ok {
-				over[n] = v
-			}
-		}
-		if v, ok := flags[n]; ok {
-			over[n] = v
-		}
-	}
-	if err := k.Load(confmap.Provider(over, "."), nil); err != nil {
+	k, _, err := gather(path, environ, flags)
+	if err != nil {
 		return Config{}, err
 	}
 	var c Config
-	err := k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
+	err = k.UnmarshalWithConf("", &c, koanf.UnmarshalConf{Tag: "koanf", DecoderConfig: &mapstructure.DecoderConfig{
 		Result: &c, WeaklyTypedInput: true, TagName: "koanf", DecodeHook: mapstructure.StringToTimeDurationHookFunc(),
 	}})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/ledger"
 )
 
@@ -31,6 +32,19 @@ type Verified struct {
 	Signed     int        `json:"signed_heads"`
 	InKafka    int64      `json:"seq_in_kafka"`             // newest seq that a head vouches for; 0: none
 	NotInKafka int64      `json:"entries_not_yet_in_kafka"` // behind it: no error, a head goes out with the next publish
+}
+
+// entries counts them, so that it can be told how far a verification is.
+func entries(ctx context.Context, db Querier, s ledger.Stream, partitions []int32) (int64, error) {
+	rows, err := db.Query(ctx, `SELECT count(*) FROM offset_ledger WHERE source_id = $1 AND ($2::int[] IS NULL OR source_partition = ANY($2))`, s.SourceID, partitions)
+	var n int64
+	if err == nil {
+		n, err = pgx.CollectExactlyOneRow(rows, pgx.RowTo[int64])
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count the ledger's entries: %w", err)
+	}
+	return n, nil
 }
 
 // Verify recomputes the chains of a source, all or those of the partitions given, and holds them against the offsets rows and the heads in Kafka,
@@ -56,6 +70,11 @@ func Verify(ctx context.Context, c *config.Config, db Querier, s ledger.Stream, 
 	if err != nil {
 		return nil, err
 	}
+	var n int64
+	total, err := entries(ctx, db, s, partitions)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := db.Query(ctx, `SELECT `+ledger.Columns+` FROM offset_ledger WHERE source_id = $1 AND ($2::int[] IS NULL OR source_partition = ANY($2))
 		ORDER BY source_partition, seq`, s.SourceID, partitions)
 	if err != nil {
@@ -76,6 +95,8 @@ func Verify(ctx context.Context, c *config.Config, db Querier, s ledger.Stream, 
 		}
 		rep.Wrong = append(rep.Wrong, chains[e.Partition].Add(&e, hash)...)
 		count[e.Partition]++
+		n++
+		progress.Of(ctx).At("recomputing the chains", n, total)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read the ledger: %w", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/outbox"
 )
 
@@ -34,12 +35,14 @@ func (h *healer) read(ctx context.Context, all spans, f func(*kgo.Record) error)
 	left := spans{}
 	from := map[string]map[int32]kgo.Offset{}
 	n := 0
+	var total int64
 	for topic, parts := range all {
 		from[topic] = map[int32]kgo.Offset{}
 		for id, s := range parts {
 			if s.from < s.to {
 				left.add(topic, id, s.from, s.to)
 				from[topic][id] = kgo.NewOffset().At(s.from)
+				total += s.to - s.from
 				n++
 			}
 		}
@@ -72,6 +75,7 @@ func (h *healer) read(ctx context.Context, all spans, f func(*kgo.Record) error)
 				return
 			}
 			for _, r := range p.Records {
+				from[p.Topic][p.Partition] = kgo.NewOffset().At(r.Offset + 1)
 				if err == nil && r.Offset < s.to && !r.Attrs.IsControl() {
 					err = f(r)
 				}
@@ -86,8 +90,20 @@ func (h *healer) read(ctx context.Context, all spans, f func(*kgo.Record) error)
 		if err != nil {
 			return err
 		}
+		h.tell(ctx, left, from, total)
 	}
 	return nil
+}
+
+// tell says how much of the spans was read. What was read of a log that is not done is not kept track of elsewhere.
+func (h *healer) tell(ctx context.Context, left spans, at map[string]map[int32]kgo.Offset, total int64) {
+	var ahead int64
+	for topic, parts := range left {
+		for id, s := range parts {
+			ahead += s.to - at[topic][id].EpochOffset().Offset
+		}
+	}
+	progress.Of(ctx).At("reading the output topics", total-ahead, total)
 }
 
 // coordinates are those of the record an event was made of. false: of none of this source.

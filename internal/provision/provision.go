@@ -7,10 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/admin"
@@ -100,77 +98,6 @@ func migrate(ctx context.Context, dsn string, conn *pgx.Conn) ([]string, error) 
 		did, err = append(did, fmt.Sprintf("NOT made: %v", err)), nil
 	}
 	return did, err
-}
-
-// outputMaxBytes is max.message.bytes of the output topics: what the client's message.max.bytes (16 MiB) lets through, and its batch's
-// overhead. The broker's default would do for the input alone: a dead letter is the input and headers that name what was wrong, and what came in
-// compressed goes out plain. One record that is refused would be published again for ever, and hold up all that is published with it.
-const outputMaxBytes = 17 << 20
-
-// Topics makes the topics that do not exist yet, and returns what it made, a line each. A replication of 0 is three, or the number of brokers if
-// that is less.
-func Topics(ctx context.Context, c *config.Config, a *admin.Admin) ([]string, error) {
-	adm := a.Kadm()
-	brokers, err := adm.ListBrokers(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ask kafka for its brokers: %w", err)
-	}
-	rf := int16(c.Topics.Replication)
-	if rf == 0 {
-		rf = int16(min(3, len(brokers)))
-	}
-	// Those that are there are not created again to see that they are: it takes the right to create topics.
-	all := c.AllTopics()
-	if c.Topics.Replay != "" { // not one of the source's: it is a source of its own, once there is a replay
-		all = append(all, c.Topics.Replay)
-	}
-	there, err := adm.ListTopics(ctx, all...)
-	if err != nil {
-		return nil, fmt.Errorf("ask kafka for the topics: %w", err)
-	}
-	day := 24 * time.Hour
-	var did []string
-	for _, t := range []struct {
-		name       string
-		partitions int
-		retention  time.Duration // 0: for ever
-		maxBytes   int           // 0: the broker's default
-	}{
-		{c.Topics.Input, c.Topics.Partitions, 7 * day, 0}, {c.Topics.Output, c.Topics.Partitions, 7 * day, outputMaxBytes},
-		{c.Topics.DLQ, c.Topics.Partitions, 30 * day, outputMaxBytes}, {c.Ledger.HeadsTopic, 1, 0, 0},
-		{c.Topics.Replay, min(c.Topics.Partitions, 3), 7 * day, 0},
-	} {
-		if t.name == "" || there.Has(t.name) {
-			continue
-		}
-		ms, size, kept := fmt.Sprint(t.retention.Milliseconds()), fmt.Sprint(t.maxBytes), fmt.Sprintf("kept %d days", t.retention/day)
-		del, create := "delete", "CreateTime"
-		configs := map[string]*string{"retention.ms": &ms, "cleanup.policy": &del, "message.timestamp.type": &create}
-		if t.retention == 0 { // said in both ways: a broker's defaults may be others. Never compacted: that would delete evidence.
-			all := "-1"
-			ms, kept = all, "kept for ever"
-			configs["retention.bytes"] = &all
-		}
-		if t.maxBytes > 0 {
-			configs["max.message.bytes"] = &size
-		}
-		if rf >= 3 { // a record that a producer was told of is then on two brokers, and one may be gone
-			two := "2"
-			configs["min.insync.replicas"] = &two
-		}
-		res, err := adm.CreateTopic(ctx, int32(t.partitions), rf, configs, t.name)
-		if err == nil {
-			err = res.Err
-		}
-		if errors.Is(err, kerr.TopicAlreadyExists) {
-			continue
-		}
-		if err != nil {
-			return did, fmt.Errorf("create topic %s: %w", t.name, err)
-		}
-		did = append(did, fmt.Sprintf("created topic %s: %d partitions, replication %d, %s", t.name, t.partitions, rf, kept))
-	}
-	return did, a.AwaitTopics(ctx, all...)
 }
 
 func source(ctx context.Context, c *config.Config, a *admin.Admin, conn *pgx.Conn, accept string) (_ string, err error) {

@@ -27,7 +27,9 @@ func exclusively(ctx context.Context, dsn string, f func(*pgx.Conn) error) error
 
 // grant makes the roles that are missing, if this user may, and gives them their rights. It returns what it changed, a line each. A user
 // that owns nothing here repeats somebody else's setup, and can't.
-func grant(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+func grant(ctx context.Context, conn interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}) ([]string, error) {
 	var did, made []string
 	var owns bool
 	err := conn.QueryRow(ctx, `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'offset_ledger'::regclass`).Scan(&owns)

@@ -20,6 +20,7 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/heads"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/txn"
@@ -240,18 +241,19 @@ func await(ctx context.Context, db *pgxpool.Pool, adm *admin.Admin, pointers []P
 		ids = append(ids, p)
 	}
 	for {
-		owed := 0
+		owed, waiting := 0, int64(0)
 		offsets, err := adm.GroupOffsets(ctx, ids)
 		if err == nil {
 			for p, end := range ends {
 				if g := offsets[p]; !g.Has || g.Pending || g.Offset < end {
-					owed++
+					owed, waiting = owed+1, waiting+end-max(g.Offset, 0)
 				}
 			}
 		}
 		if err == nil && owed == 0 {
 			return tally(ctx, db, pointers, rep)
 		}
+		progress.Of(ctx).At("waiting until all of it is in both sinks", max(int64(len(pointers))-waiting, 0), int64(len(pointers)))
 		if wait.For(ctx, 200*time.Millisecond) != nil {
 			return errors.Join(fmt.Errorf("not all of it is in both sinks after %v: workers go on with it; is one running? exactly dlq list --state requested", atMost),
 				tally(context.WithoutCancel(ctx), db, pointers, rep))

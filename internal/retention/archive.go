@@ -19,6 +19,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/heads"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -59,7 +60,8 @@ func ArchiveLedger(ctx context.Context, c *config.Config, o Archive) ([]ledger.A
 	}
 	done := []ledger.Archival{}
 	var changed []int32
-	for _, p := range partitions {
+	for i, p := range partitions {
+		progress.Of(ctx).At("archiving partitions", int64(i), int64(len(partitions)))
 		a := &archiver{o: o, conn: conn, stream: src.Stream(), a: ledger.Archival{SourceID: src.ID, Partition: p}}
 		if a.before, a.again = before[p]; a.again {
 			a.a.BegunAt = a.before.BegunAt

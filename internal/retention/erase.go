@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/internal/provision"
 	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
@@ -101,6 +102,7 @@ func (r *ErasureReport) blank(ctx context.Context, c *config.Config, conn *pgx.C
 	touched := map[string]bool{}
 	for i := range found {
 		e := &found[i]
+		progress.Of(ctx).At("blanking", int64(i), int64(len(found)))
 		if err := e.commit(ctx, conn, r.Erasure, o); err != nil {
 			return what(fmt.Errorf("%d of %d ledger entries are done, run it again for the rest: %w", i, len(found), err))
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
@@ -76,7 +77,8 @@ func (f *finder) find(ctx context.Context) error {
 		}
 	}
 	slices.Sort(days)
-	for _, day := range days {
+	for i, day := range days {
+		progress.Of(ctx).At("reading every day", int64(i), int64(len(days)))
 		if err := f.day(ctx, day, has["enriched_clicks"][day], has["dead_letters"][day], has["outbox"][day]); err != nil {
 			return fmt.Errorf("look for it in the day %s: %w", day, err)
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/heads"
+	"github.com/exactly-pipeline/exactly/internal/progress"
 	"github.com/exactly-pipeline/exactly/migrations"
 )
 
@@ -124,7 +125,8 @@ func Prune(ctx context.Context, c *config.Config, o Options) (*Report, error) {
 		return r, fmt.Errorf("prune: %w", err)
 	}
 	var failed []error
-	for _, t := range due {
+	for i, t := range due {
+		progress.Of(ctx).At("reading days past their retention", int64(i), int64(len(due)))
 		err := p.one(ctx, &t)
 		var busy *busyError
 		if errors.As(err, &busy) {
