@@ -26,7 +26,7 @@ var commands = map[string][]string{
 	"schema": nil, "schema register": {"--keep-level", "--json"}, "schema check": {"--json"}, "schema show": {"--json"},
 	"config print": {"--json"}, "health": {"--ready"}, "chaos": {"--i-understand", "--kills", "--seed", "--out", "--json"},
 	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
-	"prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},
+	"console": nil, "console token": {"--name", "--role", "--json"}, "prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},
 }
 
 // tables and their columns.
