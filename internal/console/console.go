@@ -9,13 +9,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
+	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/console/chain"
 	"github.com/exactly-pipeline/exactly/internal/console/guard"
 	"github.com/exactly-pipeline/exactly/internal/console/now"
 	"github.com/exactly-pipeline/exactly/internal/console/pages"
@@ -43,9 +46,17 @@ type Console struct {
 	mux   *http.ServeMux
 	now   *now.Watcher
 	db    *pgxpool.Pool
+	jobs  jobs
+	stop  context.CancelFunc
 
-	mu   sync.Mutex
-	desk *offsets.Desk // nil until a store has answered
+	looks  shared[*chain.Overview]
+	heads  shared[[]chain.Head]
+	groups shared[[]group]
+
+	mu     sync.Mutex
+	desk   *offsets.Desk // nil until a store has answered
+	reader *audit.Reader // likewise
+	report *audit.Report // of the newest audit; nil: none
 }
 
 // New makes a console; the stores are asked when somebody looks.
@@ -54,7 +65,8 @@ func New(c *config.Config, o Options) (*Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Console{cfg: c, opt: o, pages: ps, mux: http.NewServeMux()}
+	s := &Console{cfg: c, opt: o, pages: ps, mux: http.NewServeMux(), jobs: jobs{kinds: map[string]*job{}}}
+	s.jobs.ctx, s.stop = context.WithCancel(context.Background())
 	if f := c.Console.TokensFile; f != "" {
 		if err := guard.CheckTokens(f); err != nil {
 			return nil, fmt.Errorf("console.tokens_file: %w", err)
@@ -100,12 +112,16 @@ func open(c *config.Config) (*pgxpool.Pool, error) {
 
 // Close ends the connections.
 func (s *Console) Close() {
+	s.stop()
 	s.db.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.desk != nil {
 		s.desk.Close()
 		s.desk = nil
+	}
+	if s.reader != nil {
+		s.reader.Close()
 	}
 }
 
@@ -131,6 +147,22 @@ func (s *Console) routes() {
 	page("POST "+Prefix+"/theme", s.theme)
 	page("GET "+Prefix+"/{$}", s.showNow)
 	page("GET "+Prefix+"/now/live", s.showNow)
+	page("GET "+Prefix+"/ledger", s.showLedger)
+	page("GET "+Prefix+"/ledger/{partition}", s.showChain)
+	if s.opt.Worker {
+		return
+	}
+	page("GET "+Prefix+"/record", s.showRecord)
+	page("GET "+Prefix+"/ledger/verify", s.showVerify)
+	page("POST "+Prefix+"/ledger/verify", s.verify)
+	page("GET "+Prefix+"/letters", s.showLetters)
+	page("GET "+Prefix+"/letters/one", s.showLetter)
+	page("POST "+Prefix+"/letters/plan", s.dryRun)
+	page("POST "+Prefix+"/letters/replay", s.doReplay)
+	page("GET "+Prefix+"/letters/watch", s.showReplay)
+	page("GET "+Prefix+"/audit", s.showAudit)
+	page("POST "+Prefix+"/audit", s.runAudit)
+	page("GET "+Prefix+"/audit/report", s.download)
 }
 
 // ServeHTTP implements http.Handler.
@@ -140,8 +172,14 @@ func (s *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // views in the bar.
 func (s *Console) views() []pages.Link {
-	return []pages.Link{{Name: "Now", Path: "/"}}
+	all := []pages.Link{{Name: "Now", Path: "/"}, {Name: "Ledger", Path: "/ledger"}}
+	if s.opt.Worker { // its database user may read no more
+		return all
+	}
+	return slices.Insert(append(all, pages.Link{Name: "Dead letters", Path: "/letters"}, pages.Link{Name: "Audit", Path: "/audit"}), 1, pages.Link{Name: "Record", Path: "/record"})
 }
+
+func (s *Console) person(r *http.Request) guard.Person { return guard.From(r.Context()) }
 
 func (s *Console) frame(r *http.Request, title string, page any) pages.Frame {
 	f := pages.Frame{

@@ -67,3 +67,22 @@ func spark(values []float64) template.HTML {
 	return template.HTML(`<svg class="spark" viewBox="0 0 200 44" preserveAspectRatio="none" aria-hidden="true"><polygon points="0,44 ` + line.String() + //nolint:gosec // numbers
 		`200,44"/><polyline points="` + strings.TrimSpace(line.String()) + `"/></svg>`)
 }
+
+// bars draws counts over time.
+func bars(values []int64) template.HTML {
+	top := int64(1)
+	for _, v := range values {
+		top = max(top, v)
+	}
+	var b strings.Builder
+	b.WriteString(`<svg class="bars" viewBox="0 0 240 30" preserveAspectRatio="none" aria-hidden="true">`)
+	w := 240 / float64(max(1, len(values)))
+	for i, v := range values {
+		if v > 0 {
+			h := max(2, 30*float64(v)/float64(top))
+			fmt.Fprintf(&b, `<rect x="%s" y="%s" width="%s" height="%s"/>`, px(w*float64(i)), px(30-h), px(w*0.8), px(h))
+		}
+	}
+	b.WriteString(`</svg>`)
+	return template.HTML(b.String()) //nolint:gosec // numbers
+}

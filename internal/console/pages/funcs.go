@@ -19,7 +19,9 @@ var funcs = template.FuncMap{
 	"strip": strip, "spark": spark, "ids": ids, "paused": paused, "worst": worst, "owner": owner,
 	"words": func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
 	"short": func(s string) string { return s[:min(len(s), 12)] },
-	"px":    px, "pct": func(f float64) string { return strconv.Itoa(int(100 * f)) },
+	"is":    is, "tone": tone, "line": line, "hex": hexShort, "head": head, "verified": verified, "bars": bars, "state": state,
+	"add": func(a, b int64) int64 { return a + b }, "at": func(t *time.Time) time.Time { return *t },
+	"px": px, "pct": func(f float64) string { return strconv.Itoa(int(100 * f)) },
 }
 
 func number(v any) string {
@@ -146,4 +148,27 @@ func owner(s now.Strip) string {
 		return s.Owner + " (gone)"
 	}
 	return s.Owner + " → " + s.Assigned
+}
+
+// is is the colour of a comparison.
+func is(s string) string {
+	return map[string]string{"equal": "good", "different": "bad", "unknown": "idle"}[s]
+}
+
+// tone is the colour of what has become of a record.
+func tone(state string) string {
+	switch {
+	case strings.HasPrefix(state, "once in Postgres and once in Kafka"):
+		return "good"
+	case strings.HasPrefix(state, "once") || strings.HasPrefix(state, "waiting"):
+		return "busy"
+	case strings.HasPrefix(state, "no such") || strings.HasPrefix(state, "given up"):
+		return "warn"
+	}
+	return "bad"
+}
+
+// state is the colour of where a dead letter stands.
+func state(s string) string {
+	return map[string]string{"open": "warn", "requested": "busy", "replayed": "good"}[s]
 }
