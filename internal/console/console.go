@@ -49,9 +49,9 @@ type Console struct {
 	jobs  jobs
 	stop  context.CancelFunc
 
-	looks  shared[*chain.Overview]
-	heads  shared[[]chain.Head]
-	groups shared[[]group]
+	looks  lately[*chain.Overview]
+	heads  lately[map[int32]ledger.Head]
+	groups lately[[]group]
 
 	mu     sync.Mutex
 	desk   *offsets.Desk // nil until a store has answered

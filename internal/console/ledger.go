@@ -58,16 +58,7 @@ func (s *Console) showLedger(w http.ResponseWriter, r *http.Request) error {
 	if s.cfg.Ledger.HeadsTopic == "" {
 		p.NoHeads = "ledger.heads_topic is empty: no head is published"
 	} else {
-		p.Heads, err = s.heads.get("", lookAge, func() ([]chain.Head, error) {
-			hs, err := heads.Last(ctx, s.cfg, src.Stream(), tailSize)
-			if err != nil {
-				return nil, err
-			}
-			return chain.Heads(ctx, s.db, src.ID, p.Look.Lines, hs)
-		})
-		if err != nil {
-			p.NoHeads = err.Error()
-		}
+		p.headsIn(s, src.Stream())
 	}
 	p.Verify = s.jobs.newest("verify").view()
 	return s.show(w, r, "ledger", "Ledger", p)
@@ -121,4 +112,25 @@ func (s *Console) verify(w http.ResponseWriter, r *http.Request) error {
 	})
 	http.Redirect(w, r, Prefix+"/ledger#verify", http.StatusSeeOther)
 	return nil
+}
+
+// headsIn takes the newest heads as they were read last: reading them takes Kafka longer than a page may take.
+func (p *ledgerPage) headsIn(s *Console, stream ledger.Stream) {
+	hs, ok, err := s.heads.soon("", lookAge, 80*time.Millisecond, func(ctx context.Context) (map[int32]ledger.Head, error) {
+		return heads.Last(ctx, s.cfg, stream, tailSize)
+	})
+	switch {
+	case err != nil:
+		p.NoHeads = err.Error()
+	case !ok:
+		p.NoHeads = "being read: load the page again"
+	}
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if p.Heads, err = chain.Heads(ctx, s.db, stream.SourceID, p.Look.Lines, hs); err != nil {
+		p.NoHeads = err.Error()
+	}
 }

@@ -6,10 +6,12 @@ package find
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/exactly-pipeline/exactly/outbox"
 )
@@ -18,6 +20,7 @@ import (
 type DB interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error)
 }
 
 // Hit is a record that was found.
@@ -40,7 +43,7 @@ type Found struct {
 const (
 	mostHits = 50
 	budget   = 120 * time.Millisecond
-	step     = 20_000 // offsets
+	step     = 10_000 // offsets
 )
 
 const userSQL = `SELECT source_partition, source_offset, captured_at, country FROM enriched_clicks
@@ -93,6 +96,26 @@ func User(ctx context.Context, db DB, sourceID int16, user, before int64) (*Foun
 const traceSQL = `SELECT source_partition, source_offset, created_at, topic FROM outbox
 	WHERE created_at >= $2 AND created_at < $3 AND source_id = $1 AND erased_at IS NULL AND position($4::bytea IN headers) > 0 ORDER BY created_at DESC LIMIT 51`
 
+// within is a query that ends after a part of the budget.
+func within(ctx context.Context, db DB, sql string, args ...any) (hits []Hit, err error) {
+	err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf(`SET LOCAL statement_timeout = %d`, (budget/3).Milliseconds())); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, sql, args...)
+		if err == nil {
+			hits, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Hit])
+		}
+		return err
+	})
+	return hits, err
+}
+
+func slow(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "57014" // query_canceled
+}
+
 // Trace looks for the records with a trace id (32 hexadecimal digits), the newest first, captured before a time (zero: now). The outbox is read by
 // when it was written, a little more at a time the less there was in it.
 func Trace(ctx context.Context, db DB, sourceID int16, trace string, before time.Time) (*Found, error) {
@@ -109,18 +132,17 @@ func Trace(ctx context.Context, db DB, sourceID int16, trace string, before time
 	width := 2 * time.Second
 	for until := time.Now().Add(budget); f.Since.After(first) && time.Now().Before(until) && len(f.Hits) == 0; {
 		from, began := f.Since.Add(-width), time.Now()
-		rows, err := db.Query(ctx, traceSQL, sourceID, from, f.Since, []byte(trace))
+		hits, err := within(ctx, db, traceSQL, sourceID, from, f.Since, []byte(trace))
+		if slow(err) && width > time.Millisecond { // more was captured in it than fits: less of it
+			width /= 8
+			continue
+		}
 		if err != nil {
 			return nil, what(err)
 		}
-		if f.Hits, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Hit]); err != nil {
-			return nil, what(err)
-		}
-		f.Since = from
-		if took := time.Since(began); took < budget/8 {
-			width *= 4
-		} else if took > budget/2 {
-			width = max(width/4, 100*time.Millisecond)
+		f.Hits, f.Since = hits, from
+		if time.Since(began) < budget/8 {
+			width *= 3
 		}
 	}
 	if len(f.Hits) > mostHits {
