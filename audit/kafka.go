@@ -96,7 +96,7 @@ func (k *kafka) fetch(ctx context.Context, topic string, partition int32, from i
 	leader := k.topics[topic].Partitions[partition].Leader
 	var recs []*kgo.Record
 	once := func() (int64, error) {
-		got, next, err := k.fetchOnce(ctx, topic, partition, leader, from)
+		got, next, err := k.fetchOnce(ctx, topic, partition, leader, from, fetchBytes)
 		if err == nil && next > from {
 			recs = got
 			return next, nil
@@ -123,15 +123,15 @@ func (k *kafka) fetch(ctx context.Context, topic string, partition int32, from i
 	return recs, next, err
 }
 
-func (k *kafka) fetchOnce(ctx context.Context, topic string, partition, leader int32, from int64) ([]*kgo.Record, int64, error) {
+func (k *kafka) fetchOnce(ctx context.Context, topic string, partition, leader int32, from int64, size int32) ([]*kgo.Record, int64, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 500, 1, fetchBytes
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 500, 1, size
 	req.IsolationLevel = 1 // read_committed
 	req.SessionEpoch = -1  // no fetch session
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID = topic, k.topics[topic].ID
 	p := kmsg.NewFetchRequestTopicPartition()
-	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, from, fetchBytes
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, from, size
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
 	raw, err := k.cl.Broker(int(leader)).RetriableRequest(ctx, req)

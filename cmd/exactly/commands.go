@@ -11,6 +11,7 @@ func commands(g *globals) []*cobra.Command {
 		newSetup(g),
 		newMigrate(g),
 		newRun(g),
+		newConsole(g),
 		newHealth(g),
 		newAudit(g),
 		newOffsets(g),

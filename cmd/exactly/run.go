@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
+	"github.com/exactly-pipeline/exactly/internal/console"
 	"github.com/exactly-pipeline/exactly/internal/pipeline"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
 )
@@ -38,6 +39,14 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			boundHeap()
 			ctx := cmd.Context()
 			m := telemetry.NewMetrics(version, c.Worker.ID)
+			if c.Console.Enabled && c.HTTP.Addr != "" {
+				s, err := console.New(&c, console.Options{Build: version, Worker: true, Addr: c.HTTP.Addr, Log: log})
+				if err != nil {
+					return err
+				}
+				defer s.Close()
+				m.Console(s)
+			}
 			if c.HTTP.Addr != "" {
 				if err := m.Serve(ctx, c.HTTP.Addr); err != nil {
 					return err

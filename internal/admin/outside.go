@@ -35,8 +35,18 @@ type GroupOffset struct {
 // It names the partitions in its request: asked for all a group has, a broker leaves out those which have nothing but a pending offset
 // (Kafka 4.1, OffsetMetadataManager.fetchAllOffsets), and a first or a deleted offset would look stable.
 func (a *Admin) GroupOffsets(ctx context.Context, partitions []int32) (map[int32]GroupOffset, error) {
+	return a.groupOffsets(ctx, partitions, true)
+}
+
+// LastGroupOffsets reads the group offsets last committed, whatever an open transaction is about to make of them: for people to look at. Nothing
+// may be decided by them.
+func (a *Admin) LastGroupOffsets(ctx context.Context, partitions []int32) (map[int32]GroupOffset, error) {
+	return a.groupOffsets(ctx, partitions, false)
+}
+
+func (a *Admin) groupOffsets(ctx context.Context, partitions []int32, stable bool) (map[int32]GroupOffset, error) {
 	req := kmsg.NewPtrOffsetFetchRequest()
-	req.Group, req.RequireStable = a.cfg.Group, true
+	req.Group, req.RequireStable = a.cfg.Group, stable
 	t := kmsg.NewOffsetFetchRequestTopic()
 	t.Topic, t.Partitions = a.cfg.Topics.Input, partitions
 	req.Topics = append(req.Topics, t)

@@ -37,6 +37,7 @@ type Config struct {
 	Retention   Retention     `koanf:"retention"`
 	Privacy     Privacy       `koanf:"privacy"`
 	HTTP        HTTP          `koanf:"http"`
+	Console     Console       `koanf:"console"`
 	Log         Log           `koanf:"log"`
 	Telemetry   Telemetry     `koanf:"telemetry"`
 }
@@ -142,6 +143,7 @@ func Defaults() Config {
 		Value:      Value{Format: "avro"},
 		Validation: Validation{MaxValueBytes: 1 << 20, MaxURLBytes: 8192, MaxAhead: 24 * time.Hour},
 		HTTP:       HTTP{Addr: "127.0.0.1:8000"},
+		Console:    Console{Addr: "127.0.0.1:8010"},
 
 		DeadLetters: DeadLetters{MaxShare: 0.5, Free: 1000, QuarantineAfter: 2},
 		Counts:      Counts{Window: time.Minute},
@@ -265,6 +267,7 @@ func (c *Config) Validate() error {
 	c.Counts.validate(bad)
 	c.Retention.validate(bad)
 	c.Privacy.validate(bad)
+	c.validateConsole(bad)
 	return errors.Join(c.validateSecurity(errs)...)
 }
 

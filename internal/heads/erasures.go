@@ -43,7 +43,7 @@ func Erasures(ctx context.Context, c *config.Config, s ledger.Stream, keys []ed2
 	signed := map[int32]bool{}
 	var found []Erasure
 	var damaged []Damaged
-	err := each(ctx, c, func(r *kgo.Record) {
+	err := each(ctx, c, 0, func(r *kgo.Record) {
 		h, err := ledger.ParseHead(r.Value)
 		if err != nil || h.Group != s.Group || h.Topic != s.Topic || h.SourceID != s.SourceID || h.TopicID != s.TopicID {
 			return

@@ -96,7 +96,7 @@ type Damaged struct {
 func Read(ctx context.Context, c *config.Config, s ledger.Stream) (map[int32][]ledger.Head, []Damaged, error) {
 	found := map[int32][]ledger.Head{}
 	var damaged []Damaged
-	err := each(ctx, c, func(r *kgo.Record) {
+	err := each(ctx, c, 0, func(r *kgo.Record) {
 		h, err := ledger.ParseHead(r.Value)
 		switch {
 		case err != nil:
@@ -113,8 +113,24 @@ func Read(ctx context.Context, c *config.Config, s ledger.Stream) (map[int32][]l
 	return found, damaged, nil
 }
 
-// each reads every committed record, to the stable end that each partition has now.
-func each(ctx context.Context, c *config.Config, f func(*kgo.Record)) error {
+// Last are the newest heads of one stream, by source partition, among the last records of each partition of the topic: of chains that something was
+// published of lately.
+func Last(ctx context.Context, c *config.Config, s ledger.Stream, records int64) (map[int32]ledger.Head, error) {
+	found := map[int32]ledger.Head{}
+	err := each(ctx, c, records, func(r *kgo.Record) {
+		h, err := ledger.ParseHead(r.Value)
+		if err == nil && h.Group == s.Group && h.Topic == s.Topic && h.SourceID == s.SourceID && h.TopicID == s.TopicID {
+			found[h.Partition] = h
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read ledger heads from %s: %w", c.Ledger.HeadsTopic, err)
+	}
+	return found, nil
+}
+
+// each reads every committed record, or about the last ones of each partition only (0: all), to the stable end that each partition has now.
+func each(ctx context.Context, c *config.Config, last int64, f func(*kgo.Record)) error {
 	topic := c.Ledger.HeadsTopic
 	cl, err := kgo.NewClient(append(admin.Options(c), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()))...)
@@ -141,7 +157,11 @@ func each(ctx context.Context, c *config.Config, f func(*kgo.Record)) error {
 	from := map[int32]kgo.Offset{}
 	ends.Each(func(e kadm.ListedOffset) {
 		if start, _ := starts.Lookup(e.Topic, e.Partition); e.Offset > start.Offset {
-			left[e.Partition], from[e.Partition] = e.Offset, kgo.NewOffset().At(start.Offset)
+			first := start.Offset
+			if last > 0 {
+				first = max(first, e.Offset-last)
+			}
+			left[e.Partition], from[e.Partition] = e.Offset, kgo.NewOffset().At(first)
 		}
 	})
 	cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: from})

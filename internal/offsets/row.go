@@ -26,6 +26,7 @@ type row struct {
 	seq         int64
 	head        []byte
 	worker      string
+	claimants   []string
 	workers     []string // who may have left a transaction open
 	held        bool
 	heldBy      string
@@ -67,11 +68,10 @@ func (d *Desk) rows(ctx context.Context, db interface {
 	}
 	out, err := pgx.CollectRows(rs, func(rs pgx.CollectableRow) (*row, error) {
 		r := &row{}
-		var claimants []string
-		err := rs.Scan(&r.partition, &r.next, &r.leaderEpoch, &r.epoch, &r.floor, &r.seq, &r.head, &r.worker, &claimants,
+		err := rs.Scan(&r.partition, &r.next, &r.leaderEpoch, &r.epoch, &r.floor, &r.seq, &r.head, &r.worker, &r.claimants,
 			&r.held, &r.heldBy, &r.heldWhy, &r.heldSince, &r.begin, &r.captured,
 			&r.care.To, &r.care.Step, &r.care.Attempts)
-		for _, w := range append([]string{r.worker}, claimants...) {
+		for _, w := range append([]string{r.worker}, r.claimants...) {
 			if w != "" && !slices.Contains(r.workers, w) {
 				r.workers = append(r.workers, w)
 			}

@@ -28,15 +28,17 @@ type Position struct {
 	Partition   int32      `json:"partition"`
 	Stored      *int64     `json:"stored_offset"`
 	Group       *int64     `json:"group_offset"`
-	Pending     bool       `json:"group_offset_pending"` // in an open transaction
-	Ours        bool       `json:"group_offset_ours"`    // it carries our metadata
-	Gap         *int64     `json:"gap_records"`          // stored - group: what Kafka is owed
+	Pending     bool       `json:"group_offset_pending"`        // in an open transaction
+	Last        *int64     `json:"group_offset_last,omitempty"` // while it is pending: the one committed last
+	Ours        bool       `json:"group_offset_ours"`           // it carries our metadata
+	Gap         *int64     `json:"gap_records"`                 // stored - group: what Kafka is owed
 	LogStart    *int64     `json:"log_start"`
 	StableEnd   *int64     `json:"stable_end"`  // last stable offset of the input
 	Lag         *int64     `json:"lag_records"` // stable end - stored
 	Floor       *int64     `json:"published_at_least"`
-	Owner       string     `json:"owner"`    // who drained the gap last
-	Assigned    string     `json:"assigned"` // whom the group has assigned it now
+	Owner       string     `json:"owner"`               // who drained the gap last
+	Assigned    string     `json:"assigned"`            // whom the group has assigned it now
+	Claimants   []string   `json:"claimants,omitempty"` // who claimed since: none once the gap is closed
 	Epoch       *int64     `json:"epoch"`
 	LeaderEpoch *int32     `json:"leader_epoch"` // of the record before the stored offset; -1 unknown
 	State       string     `json:"state"`        // open, held; empty: not started
@@ -66,6 +68,18 @@ func (d *Desk) Show(ctx context.Context) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	var pending []int32
+	for p, g := range group {
+		if g.Pending {
+			pending = append(pending, p)
+		}
+	}
+	last := map[int32]admin.GroupOffset{}
+	if len(pending) > 0 {
+		if last, err = d.adm.LastGroupOffsets(ctx, pending); err != nil {
+			return nil, err
+		}
+	}
 	assigned, err := d.adm.Assigned(ctx)
 	if err != nil {
 		return nil, err
@@ -93,6 +107,9 @@ func (d *Desk) Show(ctx context.Context) (*Report, error) {
 		}
 		if e, ok := ends[id]; ok {
 			p.StableEnd = &e
+		}
+		if l := last[id]; l.Has {
+			p.Last = &l.Offset
 		}
 		p.add(group[id], stored[id])
 		rep.Partitions = append(rep.Partitions, p)
@@ -131,6 +148,7 @@ func (p *Position) add(g admin.GroupOffset, r *row) {
 		return
 	}
 	p.Stored, p.Epoch, p.LeaderEpoch, p.Floor, p.Owner, p.State = &r.next, &r.epoch, &r.leaderEpoch, &r.floor, r.worker, "open"
+	p.Claimants = r.claimants
 	if r.held {
 		p.State, p.HeldBy, p.HeldWhy = "held", r.heldBy, r.heldWhy
 		since := r.heldSince.UTC()

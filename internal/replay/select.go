@@ -21,6 +21,7 @@ type Filter struct {
 	Since, Until    time.Time // captured from Since on and before Until, by the database's clock
 	States          []string  // open, requested, replayed
 	Limit           int       // the oldest ones; 0: all
+	Newest          bool      // in the order of capture, the newest first
 }
 
 // where is the filter in SQL over exactly_dead_letters l, the source being $1.
@@ -67,7 +68,12 @@ type DB interface {
 func Each(ctx context.Context, db DB, src *txn.Source, f *Filter, fn func(*Letter) error) error {
 	where, args := f.where()
 	sql := `SELECT l.source_id, l.source_partition, l.source_offset, l.of_source_id, l.of_partition, l.of_offset, l.attempt, l.error_class, l.error_stage,
-		l.error_message, l.key, l.value, l.headers, l.created_at, l.state FROM exactly_dead_letters l WHERE ` + where + ` ORDER BY l.of_partition, l.of_offset, l.attempt`
+		l.error_message, l.key, l.value, l.headers, l.created_at, l.state FROM exactly_dead_letters l WHERE ` + where
+	if f.Newest {
+		sql += ` ORDER BY l.created_at DESC, l.of_partition, l.of_offset DESC, l.attempt DESC`
+	} else {
+		sql += ` ORDER BY l.of_partition, l.of_offset, l.attempt`
+	}
 	if f.Limit > 0 {
 		sql += fmt.Sprintf(" LIMIT %d", f.Limit)
 	}

@@ -75,5 +75,5 @@ func (m *AuditMetrics) Round(r *audit.Report) {
 
 // Serve answers as Metrics.Serve does; it is always ready.
 func (m *AuditMetrics) Serve(ctx context.Context, addr string) error {
-	return serve(ctx, addr, m.reg, func() string { return "" })
+	return serve(ctx, addr, m.reg, func() string { return "" }, nil)
 }

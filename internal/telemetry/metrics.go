@@ -39,7 +39,12 @@ type Metrics struct {
 
 	mu     sync.Mutex
 	states map[int32]engine.State
+
+	console http.Handler // below /console/; nil: there is none
 }
+
+// Console has Serve answer below /console/ as well.
+func (m *Metrics) Console(h http.Handler) { m.console = h }
 
 // counted are the events of partitions that tell of membership or of trouble. The others happen at every capture.
 var counted = []engine.EventKind{
@@ -181,10 +186,10 @@ func (m *Metrics) trouble() string {
 // Serve answers /metrics, /healthz (the process is up), /readyz (no partition is stopped or held) and /debug/pprof on addr until ctx
 // is done.
 func (m *Metrics) Serve(ctx context.Context, addr string) error {
-	return serve(ctx, addr, m.reg, m.trouble)
+	return serve(ctx, addr, m.reg, m.trouble, m.console)
 }
 
-func serve(ctx context.Context, addr string, reg *prometheus.Registry, trouble func() string) error {
+func serve(ctx context.Context, addr string, reg *prometheus.Registry, trouble func() string, console http.Handler) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("http.addr: %w (set EXACTLY_HTTP_ADDR to another address, or to nothing)", err)
@@ -199,6 +204,9 @@ func serve(ctx context.Context, addr string, reg *prometheus.Registry, trouble f
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	if console != nil {
+		mux.Handle("/console/", console)
+	}
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}

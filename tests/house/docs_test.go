@@ -22,7 +22,7 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-var documents = []string{"README.md", "CHANGELOG.md", "doc/protocol.md", "doc/operations.md", "doc/failures.md", "doc/chaos.md", "doc/security.md", "doc/applications.md"}
+var documents = []string{"README.md", "CHANGELOG.md", "doc/protocol.md", "doc/operations.md", "doc/failures.md", "doc/chaos.md", "doc/security.md", "doc/applications.md", "doc/console.md"}
 
 // What a document names exists: `file.go: Symbol`, `folder: TestName`, links, settings.
 func TestDocumentsNameWhatExists(t *testing.T) {
