@@ -66,7 +66,7 @@ func ReadTold(ctx context.Context, c *config.Config, s ledger.Stream, keys []ed2
 	if c.Ledger.HeadsTopic == "" {
 		return out, nil
 	}
-	err := each(ctx, c, func(r *kgo.Record) {
+	err := each(ctx, c, 0, func(r *kgo.Record) {
 		h, err := ledger.ParseHead(r.Value)
 		if err != nil || string(r.Key) != string(h.RecordKey()) || h.Group != s.Group || h.Topic != s.Topic || h.SourceID != s.SourceID || h.TopicID != s.TopicID {
 			return

@@ -27,7 +27,6 @@ var commands = map[string][]string{
 	"config print": {"--json", "--origin"}, "health": {"--ready"}, "chaos": {"--i-understand", "--kills", "--seed", "--out", "--json"},
 	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
 	"config check": {"--json"}, "version": {"--json"}, "man": {"--dir"},
-	"prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},
 	"console": nil, "console token": {"--name", "--role", "--json"}, "prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},
 }
 
