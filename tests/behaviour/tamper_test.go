@@ -77,11 +77,16 @@ var inPostgres = []tampering{
 	{"a dead letter's bytes", sql(`UPDATE dead_letters SET value = value || '\x00'` + dead), []string{"different dead_letters PART@DEAD"}},
 	{"a dead letter's error", sql(`UPDATE dead_letters SET error_message = 'x'` + dead), []string{"different dead_letters PART@DEAD"}},
 	{"a dead letter's headers", sql(`UPDATE dead_letters SET headers = '\x01016101'` + dead), []string{"different dead_letters PART@DEAD"}},
-	{"a day of the outbox dropped", sql(`DO $$ DECLARE t text; BEGIN
-		FOR t IN SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'outbox'::regclass LOOP
-			IF t NOT LIKE '%default' THEN EXECUTE 'DROP TABLE ' || t; END IF;
-		END LOOP; END $$`, `INSERT INTO outbox SELECT * FROM saved.outbox WHERE NOT (source_partition = PART AND source_offset IN (ONE, TWO))`),
-		[]string{"missing outbox PART@ONE", "missing outbox PART@TWO", "ledger_digest ledger PART#ENTRY"}},
+	{"a day of the outbox dropped", func(v *victim) {
+		rows, err := v.conn.Query(v.ctx, `SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'outbox'::regclass AND inhrelid <> 'outbox_default'::regclass`)
+		require.NoError(v.t, err)
+		days, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(v.t, err)
+		for _, day := range days {
+			sql(`DROP TABLE ` + day)(v)
+		}
+		sql(`INSERT INTO outbox SELECT * FROM saved.outbox WHERE NOT (source_partition = PART AND source_offset IN (ONE, TWO))`)(v) // or its hundreds would hide these two
+	}, []string{"missing outbox PART@ONE", "missing outbox PART@TWO", "ledger_digest ledger PART#ENTRY"}},
 	{"an outbox byte", sql(`UPDATE outbox SET value = set_byte(value, length(value) - 1, get_byte(value, length(value) - 1) # 1)` + row),
 		[]string{"different events PART@ONE", "ledger_digest ledger PART#ENTRY"}},
 	{"an outbox message removed", sql(`DELETE FROM outbox` + row), []string{"missing outbox PART@ONE", "ledger_digest ledger PART#ENTRY"}},
