@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
@@ -52,7 +53,8 @@ func healKafka(ctx context.Context, c *config.Config, o Options, log *zap.Logger
 //
 // The partitions are held; then what earlier producers of this kind have left open is aborted; then the topics are read to their stable end; then
 // what is in the outbox below the group offset and was not found is published, in the order of source offsets, in transactions of bounded size.
-// An owner that has captured before the hold publishes from the group offset up: nothing that is published here.
+// An owner that has captured before the hold would publish from the group offset up: nothing that is published here, but perhaps before it. So where a
+// topic is another one, owners are fenced once all is held.
 type kafka struct {
 	*healer
 	topics map[string]*output
@@ -217,6 +219,9 @@ func (h *kafka) hold(ctx context.Context) error {
 		}
 		p.Next = p.held.Next()
 	}
+	if err := h.fenceOwners(ctx); err != nil {
+		return err
+	}
 	// Only now: what an earlier heal had open is decided when the topics are read.
 	cfg := h.cfg
 	cfg.Worker.ID = admin.HealID
@@ -331,6 +336,29 @@ func (h *kafka) scan(ctx context.Context) error {
 		p.upTo = max(p.Floor, p.Begin)
 		for _, f := range p.found {
 			p.upTo = max(p.upTo, f.end)
+		}
+	}
+	return nil
+}
+
+// fenceOwners ends, where a topic is another one, the producers of whoever may own a partition, alive or not. The hold stops captures and claims, not
+// a publish of what was captured before: that would come into the new topic before what is published here. A worker that is fenced so begins anew, with
+// claims, which find the hold.
+func (h *kafka) fenceOwners(ctx context.Context) error {
+	if !h.recreated() {
+		return nil
+	}
+	rows, err := h.desk.DB().Query(ctx, `SELECT DISTINCT w FROM partition_offsets, unnest(claimants || worker) AS w WHERE source_id = $1 AND w <> ''`, h.desk.Source().ID)
+	if err != nil {
+		return fmt.Errorf("read who owns the partitions: %w", err)
+	}
+	workers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("read who owns the partitions: %w", err)
+	}
+	for _, w := range workers {
+		if err := h.desk.Admin().Fence(ctx, h.cfg.TransactionalID(w), h.cfg.Kafka.TransactionTimeout); err != nil {
+			return fmt.Errorf("fence worker %s: %w", w, err)
 		}
 	}
 	return nil

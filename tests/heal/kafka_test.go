@@ -307,3 +307,20 @@ func TestOutputsKilledAtTheEnd(t *testing.T) {
 	b.start("b")
 	b.settle()
 }
+
+// A worker has captured, and goes on to publish in the middle of a heal: what it owes comes behind what the heal publishes again, never before it.
+func TestOutputsRecreatedUnderAnOwner(t *testing.T) {
+	b := setup(t, "EXACTLY_BATCH_DRAIN_RECORDS=100")
+	b.alone(clicks)
+	b.generate(clicks)
+	w := b.start("w", "EXACTLY_FAILPOINT="+fp.CaptureCommitted+"=hold")
+	b.until("something is captured", func() bool { return b.hit(fp.CaptureCommitted) })
+	b.recreate(b.cfg.Topics.Output)
+	h := b.spawn("heal", []string{"EXACTLY_FAILPOINT=" + fp.HealPublished + "=hold@1"}, "heal", "kafka", "--reason", "test")
+	b.until("the heal is in the middle", func() bool { return b.hit(fp.HealPublished) })
+	b.release(fp.CaptureCommitted)
+	w.says("partition is held")
+	b.release(fp.HealPublished)
+	require.Zero(t, h.ended(), h.log.Tail())
+	b.settle()
+}
