@@ -42,6 +42,7 @@ func (h *postgres) finish(ctx context.Context, done []Done, failed error) (erase
 		defer cancel()
 	}
 	h.publishHeads(ctx, ids, done, true)
+	h.apart = failed == nil && h.o.Partitions == nil
 	if h.erased != nil {
 		if err := h.erased.Vacuum(ctx, h.desk.DB()); err != nil {
 			h.log.Warn("vacuum after a heal", zap.Error(err))
@@ -66,12 +67,16 @@ func (h *healer) eraseAgain(ctx context.Context, patience time.Duration) error {
 	o := h.erasure()
 	o.Wait = patience
 	until := time.Now().Add(patience)
-	r, err := retention.EraseAgain(ctx, &h.cfg, o)
+	again := retention.EraseAgain
+	if h.apart { // an entry made before the replays' own heal would stand where one of their deeds was lost, and hide that it was
+		again = retention.EraseSourceAgain
+	}
+	r, err := again(ctx, &h.cfg, o)
 	for errors.Is(err, retention.ErrRunning) && time.Now().Before(until) {
 		if err := wait.For(ctx, time.Second); err != nil {
 			return err
 		}
-		r, err = retention.EraseAgain(ctx, &h.cfg, o)
+		r, err = again(ctx, &h.cfg, o)
 	}
 	if err != nil {
 		return fmt.Errorf("what was erased before may be there again (run this again, or exactly erase --again): %w", err)

@@ -69,6 +69,8 @@ type healer struct {
 	log  *zap.Logger
 	lock *pgxpool.Conn // holds the advisory lock; nil in a dry run
 
+	apart bool // the replays of dead letters are healed by themselves, after this source
+
 	maxRecords int // in memory, and in one transaction
 	maxBytes   int // in memory
 }

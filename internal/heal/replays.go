@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -39,7 +40,14 @@ func postgresReplays(ctx context.Context, c *config.Config, rb engine.Rebuilder,
 	if err != nil {
 		return nil, what(err)
 	}
-	if len(pointers) == 0 {
+	if len(pointers) == 0 { // never a replay, or their topic has been emptied: nothing can be rebuilt, but what was erased is blanked
+		if o.DryRun {
+			return nil, nil
+		}
+		h := healer{cfg: own, o: o, log: log, apart: true}
+		if err := h.eraseAgain(ctx, time.Minute); err != nil && !errors.Is(err, txn.ErrNoSource) {
+			return nil, what(err)
+		}
 		return nil, nil
 	}
 	src, err := txn.FindSource(ctx, db, c.Topics.Input, c.Group)

@@ -23,12 +23,12 @@ import (
 // beside its head: signed, if there is a key. What Kafka did not know yet it is told. Where nothing is there again, nothing is noted. A heal of Postgres
 // calls it before it lets go. What replays of dead letters captured is covered as well.
 func EraseAgain(ctx context.Context, c *config.Config, o Erase) (*ErasureReport, error) {
-	r, err := eraseAgain(ctx, c, o)
+	r, err := EraseSourceAgain(ctx, c, o)
 	own := c.Replay()
 	if err != nil || own.Topics.Input == "" {
 		return r, err
 	}
-	replays, err := eraseAgain(ctx, &own, o)
+	replays, err := EraseSourceAgain(ctx, &own, o)
 	if errors.Is(err, txn.ErrNoSource) { // there was never a replay
 		return r, nil
 	}
@@ -38,8 +38,8 @@ func EraseAgain(ctx context.Context, c *config.Config, o Erase) (*ErasureReport,
 	return r, err
 }
 
-// eraseAgain does it for one source.
-func eraseAgain(ctx context.Context, c *config.Config, o Erase) (*ErasureReport, error) {
+// EraseSourceAgain does it for one source.
+func EraseSourceAgain(ctx context.Context, c *config.Config, o Erase) (*ErasureReport, error) {
 	what := func(err error) error { return fmt.Errorf("erase again: %w", explained(err)) }
 	conn, err := connectAlone(ctx, c)
 	if err != nil {

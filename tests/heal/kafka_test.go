@@ -212,27 +212,22 @@ func TestOutputsAndGroupOffsetsGone(t *testing.T) {
 // What the outbox no longer keeps is said, in the ledger too; the rest is published.
 func TestOutputsBeyondTheOutbox(t *testing.T) {
 	b := setup(t)
+	captured := func(daysAgo int) { // as if what comes was captured then
+		b.sql(func(c *pgx.Conn) {
+			_, err := c.Exec(b.ctx, `SELECT exactly_make_time_partitions(current_date - 5, current_date - 2), exactly_grant()`)
+			require.NoError(t, err)
+			for table, column := range map[string]string{"outbox": "created_at", "dead_letters": "created_at", "enriched_clicks": "captured_at", "offset_ledger": "captured_at"} {
+				_, err := c.Exec(b.ctx, fmt.Sprintf(`ALTER TABLE %s ALTER %s SET DEFAULT now() - interval '%d days'`, table, column, daysAgo))
+				require.NoError(t, err)
+			}
+		})
+	}
+	captured(4)
 	b.alone(clicks)
-	old := b.scalar(`SELECT count(*) FROM offset_ledger`)
+	captured(0)
 	b.alone(clicks)
-	b.sql(func(c *pgx.Conn) { // as if the first half was captured on a day whose partition of the outbox was dropped
-		for _, sql := range []string{
-			fmt.Sprintf(`CREATE TEMP TABLE old AS SELECT source_partition, seq, to_offset FROM offset_ledger ORDER BY captured_at LIMIT %d`, old),
-			`CREATE TEMP TABLE below AS SELECT source_partition, max(to_offset) AS upto FROM old GROUP BY 1`,
-			`SELECT exactly_make_time_partitions((now() - interval '4 days')::date, (now() - interval '2 days')::date)`,
-			`ALTER TABLE offset_ledger DISABLE TRIGGER offset_ledger_append_only`,
-			`UPDATE offset_ledger l SET captured_at = captured_at - interval '3 days' FROM old WHERE (old.source_partition, old.seq) = (l.source_partition, l.seq)`,
-			`ALTER TABLE offset_ledger ENABLE ALWAYS TRIGGER offset_ledger_append_only`,
-			`UPDATE enriched_clicks e SET captured_at = captured_at - interval '3 days' FROM below x WHERE e.source_partition = x.source_partition AND source_offset < upto`,
-			`UPDATE dead_letters d SET created_at = created_at - interval '3 days' FROM below x WHERE d.source_partition = x.source_partition AND source_offset < upto`,
-			`DELETE FROM outbox o USING below x WHERE o.source_partition = x.source_partition AND source_offset < upto`,
-			`DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'outbox'::regclass
-				AND inhrelid::regclass::text ~ '\d{8}$' AND right(inhrelid::regclass::text, 8) < to_char((now() - interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD') LOOP EXECUTE 'DROP TABLE ' || t; END LOOP; END $$`,
-		} {
-			_, err := c.Exec(b.ctx, sql)
-			require.NoError(t, err, sql)
-		}
-	})
+	out, code := b.try([]string{"EXACTLY_RETENTION_OUTBOX=48h"}, "prune")
+	require.Zero(t, code, out)
 	kept := b.scalar(`SELECT count(*) FROM outbox`)
 	require.Less(t, kept, b.sent)
 	require.Positive(t, kept)
