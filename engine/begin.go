@@ -46,7 +46,7 @@ func (w *Worker) jobs() (jobs []prepJob) {
 		}
 		n, b := 0, 0
 		for n < len(s.buf) && records+n < w.cfg.MaxRecords && (bytes+b < w.cfg.MaxBytes || records+n == 0) {
-			b += s.buf[n].size()
+			b += s.buf[n].Size()
 			n++
 		}
 		if n == 0 {
@@ -85,9 +85,9 @@ func (w *Worker) careful() *slot {
 // carefully takes the next few records of a partition that needs care. One that was begun often enough is not handled again, and what is behind
 // it needs no care any more.
 func (w *Worker) carefully(s *slot) prepJob {
-	care, n, b := s.m.Care, 1, s.buf[0].size()
+	care, n, b := s.m.Care, 1, s.buf[0].Size()
 	for n < len(s.buf) && n < care.Step && s.buf[n].Offset < care.To && b < w.cfg.MaxBytes {
-		b += s.buf[n].size()
+		b += s.buf[n].Size()
 		n++
 	}
 	job := w.take(s, n, b)
@@ -219,8 +219,8 @@ func (w *Worker) giveBack(b *Batch) {
 		return
 	}
 	for i := range rest {
-		s.bytes += rest[i].size()
-		w.buffered += rest[i].size()
+		s.bytes += rest[i].Size()
+		w.buffered += rest[i].Size()
 	}
 	behind := s.buf
 	s.buf, s.next = append(rest, behind...), b.To

@@ -25,7 +25,14 @@ type Record struct {
 	Headers     []outbox.Header
 }
 
-func (r *Record) size() int { return len(r.Key) + len(r.Value) + 96 }
+// Size is what the record takes in memory, in bytes, about.
+func (r *Record) Size() int {
+	n := len(r.Key) + len(r.Value) + 96
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value) + 40
+	}
+	return n
+}
 
 // Stamp is the group metadata (member, generation) taken inside a rebalance callback, opaque to the engine. A publish is sent with
 // the stamp of the callback after which its partitions were still owned, never a fresher one.

@@ -150,7 +150,7 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			}
 			s.keeper.Works()
 			buf = append(buf, record(e))
-			if bytes += len(e.Key) + len(e.Value); bytes >= engine.PollBytes {
+			if bytes += buf[len(buf)-1].Size(); bytes >= engine.PollBytes {
 				return buf, nil
 			}
 		case kafka.Error:
