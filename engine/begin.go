@@ -46,7 +46,7 @@ func (w *Worker) jobs() (jobs []prepJob) {
 		}
 		n, b := 0, 0
 		for n < len(s.buf) && records+n < w.cfg.MaxRecords && (bytes+b < w.cfg.MaxBytes || records+n == 0) {
-			b += s.buf[n].size()
+			b += s.buf[n].Size()
 			n++
 		}
 		if n == 0 {
@@ -85,9 +85,9 @@ func (w *Worker) careful() *slot {
 // carefully takes the next few records of a partition that needs care. One that was begun often enough is not handled again, and what is behind
 // it needs no care any more.
 func (w *Worker) carefully(s *slot) prepJob {
-	care, n, b := s.m.Care, 1, s.buf[0].size()
+	care, n, b := s.m.Care, 1, s.buf[0].Size()
 	for n < len(s.buf) && n < care.Step && s.buf[n].Offset < care.To && b < w.cfg.MaxBytes {
-		b += s.buf[n].size()
+		b += s.buf[n].Size()
 		n++
 	}
 	job := w.take(s, n, b)
@@ -129,6 +129,7 @@ func (w *Worker) prepare(jobs []prepJob, alone bool) {
 		w.cfg.Turns.take(alone)
 		failed, kept := w.mark(jobs)
 		p := w.prep.run(w.ctx, kept)
+		w.unmark(kept)
 		if !alone {
 			w.cfg.Turns.give(false)
 		}
@@ -169,6 +170,26 @@ func (w *Worker) mark(jobs []prepJob) (failed map[int32]prepFailure, kept []prep
 		putRecords(j.records)
 	}
 	return failed, kept
+}
+
+// unmark takes the marks back once the handler has returned, before the capture is waited for: what ends the process from now on, a capture that hangs
+// for Postgres' reasons and a person's SIGKILL, is not for the records to answer for. If it can't be, Postgres is away, and the capture will not be made either.
+func (w *Worker) unmark(jobs []prepJob) {
+	var marks []Mark
+	for i := range jobs {
+		if j := &jobs[i]; j.marked {
+			marks = append(marks, Mark{j.partition, j.epoch, j.from, j.to})
+		}
+	}
+	if len(marks) == 0 {
+		return
+	}
+	slices.SortFunc(marks, func(a, b Mark) int { return int(a.Partition - b.Partition) })
+	ctx, cancel := context.WithTimeout(w.ctx, callTimeout)
+	defer cancel()
+	if err := w.cfg.Store.Leave(ctx, marks); err != nil {
+		w.log.Warn("could not take back the marks of records that were handled: the next owner may take care for nothing", zap.Error(err))
+	}
 }
 
 func (w *Worker) prepared(p prepared) {
@@ -219,8 +240,8 @@ func (w *Worker) giveBack(b *Batch) {
 		return
 	}
 	for i := range rest {
-		s.bytes += rest[i].size()
-		w.buffered += rest[i].size()
+		s.bytes += rest[i].Size()
+		w.buffered += rest[i].Size()
 	}
 	behind := s.buf
 	s.buf, s.next = append(rest, behind...), b.To
@@ -253,7 +274,7 @@ func (w *Worker) leave(s *slot) {
 	w.beside.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), 3*time.Second) // also when the worker ends
 		defer cancel()
-		if err := w.cfg.Store.Leave(ctx, id, epoch); err != nil {
+		if err := w.cfg.Store.Leave(ctx, []Mark{{Partition: id, Epoch: epoch}}); err != nil {
 			w.log.Warn("could not take back the mark of records that were begun: the next owner takes care for nothing", zap.Int32("partition", id), zap.Error(err))
 		}
 		w.send(func() { w.leaving-- })

@@ -7,7 +7,8 @@ import (
 
 // DeadShare bounds how much of what a partition brings may become dead letters: a bad deploy, or another topic's records, must not drain a topic into
 // them. It is counted over the last minute. Within it the first Least dead letters are free; then a capture that would bring them above Share of the
-// records is not made, and the partition stops. It is looked at again like any stopped partition, and then nothing is free any more.
+// records is not made, and the partition stops. It is looked at again like any stopped partition, and then nothing is free until it has been within the share
+// for a minute.
 type DeadShare struct {
 	Share float64 // of the records, 0 to 1; 0: no limit
 	Least int64   // dead letters
@@ -21,7 +22,8 @@ const (
 // window counts a partition's records of the last minute.
 type window struct {
 	parts   [shareParts]struct{ at, records, dead int64 }
-	stopped bool // it was above the limit, and has been no less since
+	stopped bool  // it was above the limit, and has not been within it for a whole window since
+	within  int64 // since when it has, in ns; 0: it has not
 }
 
 // add counts a capture at now, unless that would be too much.
@@ -39,10 +41,18 @@ func (d DeadShare) add(w *window, now time.Time, records, dead int64) (ok bool) 
 	}
 	above := float64(allDead) > d.Share*float64(allRecords)
 	if above && (allDead > d.Least || w.stopped) {
-		w.stopped = true
+		w.stopped, w.within = true, 0
 		return false
 	}
-	w.stopped = w.stopped && above
+	switch { // one good record in front of a thousand bad ones says nothing
+	case above:
+		w.within = 0
+	case w.within == 0:
+		w.within = now.UnixNano()
+	}
+	if w.within != 0 && now.UnixNano()-w.within >= int64(shareParts*sharePart) {
+		w.stopped = false
+	}
 	p := &w.parts[at%shareParts]
 	if p.at != at {
 		p.at, p.records, p.dead = at, 0, 0

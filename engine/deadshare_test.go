@@ -23,7 +23,12 @@ func TestDeadShare(t *testing.T) {
 	require.False(t, d.add(&w, at.Add(49*time.Second), 60, 60), "within a minute")
 	require.False(t, d.add(&w, at.Add(2*time.Minute), 1, 1), "nothing is free once it was stopped")
 	require.True(t, d.add(&w, at.Add(2*time.Minute), 2, 1), "not above the share: it goes on")
-	require.True(t, d.add(&w, at.Add(2*time.Minute), 50, 50), "free again")
+	for range 5 {
+		require.False(t, d.add(&w, at.Add(2*time.Minute), 50, 50), "one good record brings nothing free")
+		require.True(t, d.add(&w, at.Add(2*time.Minute), 1, 0))
+	}
+	require.True(t, d.add(&w, at.Add(190*time.Second), 2, 0))
+	require.True(t, d.add(&w, at.Add(190*time.Second), 50, 50), "free again after a minute within the share")
 
 	require.True(t, DeadShare{}.add(&w, at, 1_000_000, 1_000_000), "no limit")
 }

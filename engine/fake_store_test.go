@@ -78,12 +78,14 @@ func (s fakeStore) Begin(_ context.Context, marks []Mark) (map[int32]bool, error
 	return ours, nil
 }
 
-func (s fakeStore) Leave(_ context.Context, p int32, epoch int64) error {
+func (s fakeStore) Leave(_ context.Context, marks []Mark) error {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	if r := s.w.rows[p]; r.epoch == epoch && r.begun != nil {
-		r.begun = nil
-		s.w.say("leave %d", p)
+	for _, m := range marks {
+		if r := s.w.rows[m.Partition]; r.epoch == m.Epoch && r.begun != nil {
+			r.begun = nil
+			s.w.say("leave %d", m.Partition)
+		}
 	}
 	return nil
 }

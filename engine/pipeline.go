@@ -54,8 +54,8 @@ func (w *Worker) accept(c chunk) {
 			s.buf = getRecords()
 		}
 		s.buf = append(s.buf, *r)
-		s.bytes += r.size()
-		w.buffered += r.size()
+		s.bytes += r.Size()
+		w.buffered += r.Size()
 		w.enough(s)
 	}
 	putRecords(c.records)

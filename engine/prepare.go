@@ -129,7 +129,7 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 		p.settle(out, b.Messages[m.messages:], digest)
 		b.Records++
 		b.To, b.LeaderEpoch = r.Offset+1, r.LeaderEpoch
-		b.Bytes += r.size()
+		b.Bytes += r.Size()
 		if p.most > 0 && b.written() >= p.left && i+1 < len(j.records) {
 			b.rest = append(getRecords(), j.records[i+1:]...)
 			break

@@ -25,7 +25,14 @@ type Record struct {
 	Headers     []outbox.Header
 }
 
-func (r *Record) size() int { return len(r.Key) + len(r.Value) + 96 }
+// Size is what the record takes in memory, in bytes, about.
+func (r *Record) Size() int {
+	n := len(r.Key) + len(r.Value) + 96
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value) + 40
+	}
+	return n
+}
 
 // Stamp is the group metadata (member, generation) taken inside a rebalance callback, opaque to the engine. A publish is sent with
 // the stamp of the callback after which its partitions were still owned, never a fresher one.
@@ -100,8 +107,8 @@ type Store interface {
 	Drained(ctx context.Context, partition int32, epoch int64) error
 	// Begin writes marks, all in one transaction of its own, and says of which partitions: the others' rows did not match.
 	Begin(ctx context.Context, marks []Mark) (map[int32]bool, error)
-	// Leave takes a mark of ours back.
-	Leave(ctx context.Context, partition int32, epoch int64) error
+	// Leave takes marks of ours back, all in one transaction of its own.
+	Leave(ctx context.Context, marks []Mark) error
 	// Capture writes the batches, each whole in one transaction, and returns the ledger seq of each; 0 for those that were refused because
 	// the row did not match; it may set each one's Head. On an error the outcome is unknown for every batch, and need not be the same for all.
 	Capture(ctx context.Context, batches []*Batch) ([]int64, error)

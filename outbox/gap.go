@@ -103,7 +103,7 @@ func Gap(ctx context.Context, db Querier, sourceID int16, partition int32, from,
 // reading it.
 const parts = `SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, erased, total FROM (
 	SELECT *, count(*) OVER () AS total,
-		coalesce(sum(coalesce(octet_length(value), 0)::bigint + octet_length(headers)) OVER (ORDER BY source_offset, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+		coalesce(sum(coalesce(octet_length(key), 0)::bigint + coalesce(octet_length(value), 0) + octet_length(headers)) OVER (ORDER BY source_offset, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
 	FROM (
 		SELECT source_offset, seq, topic, partition, "timestamp", key, value, headers, erased_at IS NOT NULL AS erased FROM outbox
 		WHERE created_at BETWEEN $6 AND $7 AND source_id = $1 AND source_partition = $2 AND source_offset >= $3 AND source_offset < $4

@@ -43,12 +43,20 @@ func (s *Store) Begin(ctx context.Context, marks []engine.Mark) (map[int32]bool,
 	return ours, nil
 }
 
-// Leave implements engine.Store.
-func (s *Store) Leave(ctx context.Context, partition int32, epoch int64) error {
-	_, err := s.pool.Exec(ctx, `UPDATE partition_offsets SET begun_by = NULL WHERE source_id = $1 AND source_partition = $2 AND epoch = $3 AND begun_by = $4`,
-		s.source.ID, partition, epoch, s.incarnation)
+// Leave implements engine.Store. Locks and the disk: as in Begin.
+func (s *Store) Leave(ctx context.Context, marks []engine.Mark) error {
+	ids, epochs := make([]int32, len(marks)), make([]int64, len(marks))
+	for i, m := range marks {
+		ids[i], epochs[i] = m.Partition, m.Epoch
+	}
+	var q pgx.Batch
+	q.Queue("SET LOCAL synchronous_commit = off")
+	q.Queue(`SELECT FROM partition_offsets WHERE source_id = $1 AND source_partition = ANY($2) ORDER BY source_id, source_partition FOR UPDATE`, s.source.ID, ids)
+	q.Queue(`UPDATE partition_offsets p SET begun_by = NULL FROM unnest($2::int[], $3::bigint[]) AS m (partition, epoch)
+		WHERE p.source_id = $1 AND p.source_partition = m.partition AND p.epoch = m.epoch AND p.begun_by = $4`, s.source.ID, ids, epochs, s.incarnation)
+	err := pgx.BeginTxFunc(ctx, s.pool, readCommitted, func(tx pgx.Tx) error { return tx.SendBatch(ctx, &q).Close() })
 	if err != nil {
-		return fmt.Errorf("take back the mark of %s/%d: %w", s.source.Topic, partition, err)
+		return fmt.Errorf("take back the marks of %d partitions of %s: %w", len(marks), s.source.Topic, err)
 	}
 	return nil
 }

@@ -77,11 +77,11 @@ func TestLeave(t *testing.T) {
 	d.started(a, 1)
 	c := d.claim(a, 0)
 	d.begin(a, engine.Mark{Partition: 0, Epoch: c.Epoch, From: 0, To: 5})
-	require.NoError(t, a.Leave(d.ctx, 0, c.Epoch))
+	require.NoError(t, a.Leave(d.ctx, []engine.Mark{{Partition: 0, Epoch: c.Epoch}}))
 	next := d.claim(b, 0)
 	require.Equal(t, engine.Care{}, next.Care)
 	d.begin(b, engine.Mark{Partition: 0, Epoch: next.Epoch, From: 0, To: 5})
-	require.NoError(t, a.Leave(d.ctx, 0, c.Epoch))
+	require.NoError(t, a.Leave(d.ctx, []engine.Mark{{Partition: 0, Epoch: c.Epoch}}))
 	require.EqualValues(t, 1, d.number(`SELECT count(*) FROM partition_offsets WHERE begun_by IS NOT NULL`), "a late leave takes another's mark")
 }
 

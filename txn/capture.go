@@ -56,8 +56,6 @@ const splitRecords = 1000
 // Any error leaves the outcome unknown to the caller, COMMIT's above all, and for each batch by itself: the sessions are closed, and
 // the next claim takes the row's lock on another session and reads what happened (guard 9).
 func (s *Store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, captureTimeout)
-	defer cancel()
 	if s.identity.Tell() { // before a session writes; of those dialled from here on each asks for itself
 		s.hangUp()
 		return nil, ErrStoreChanged
@@ -107,7 +105,9 @@ func share(batches []*engine.Batch, n int) [][]int {
 }
 
 // captureOne is one transaction, on one session. It sets the seqs of its batches.
-func (s *Store) captureOne(ctx context.Context, session int, all []*engine.Batch, lane []int, seqs []int64) error {
+func (s *Store) captureOne(worker context.Context, session int, all []*engine.Batch, lane []int, seqs []int64) error {
+	ctx, cancel := context.WithTimeout(worker, captureTimeout)
+	defer cancel()
 	batches := make([]*engine.Batch, len(lane))
 	for i, at := range lane {
 		batches[i] = all[at]
@@ -138,7 +138,7 @@ func (s *Store) captureOne(ctx context.Context, session int, all []*engine.Batch
 	if err := s.copyAll(ctx, c, matching); err != nil {
 		err = fmt.Errorf("%s: %w", what, err)
 		if refusesRows(err) {
-			err = s.whichRows(ctx, c, matching, err)
+			err = s.whichRows(worker, c, matching, err)
 		}
 		return err
 	}

@@ -87,3 +87,21 @@ func TestGapOfLargeMessages(t *testing.T) {
 	require.Equal(t, b.Messages, got)
 	require.GreaterOrEqual(t, parts, 4)
 }
+
+// Keys count as well as values.
+func TestGapOfLargeKeys(t *testing.T) {
+	d := newDB(t)
+	s := d.store("a")
+	d.started(s, 1)
+	b := &engine.Batch{Partition: 0, Epoch: d.claim(s, 0).Epoch, From: 0, To: 9, Records: 9}
+	for o := range int64(9) {
+		m := outbox.Message{SourceOffset: o, Topic: "out", TimestampMs: 1, Key: bytes.Repeat([]byte{byte(o)}, outbox.GapBytes/3)}
+		b.Messages = append(b.Messages, m)
+		b.Outbox = outbox.AppendTuple(b.Outbox, d.src.ID, 0, &m, nil, nil)
+	}
+	d.capture(s, b)
+	msgs, upTo, err := s.Gap(d.ctx, 0, 0, 9, 1000)
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(msgs), 4)
+	require.EqualValues(t, len(msgs), upTo)
+}

@@ -21,6 +21,9 @@ import (
 // maxRefused is how many records one search names. If there are more, the next capture fails again and the next search goes on.
 const maxRefused = 100
 
+// searchTimeout bounds one search: its own, since a large capture's may be nearly used up when it fails.
+const searchTimeout = captureTimeout
+
 // refusesRows says that Postgres refused what stands in a row, and would again: data exceptions (class 22), broken constraints (23) and program
 // limits (54). Not so where the row is not to blame: a duplicate key (23505) means that a row of that name is there, which is for the compare-and-set
 // and the audit, never for the dead letters; a check without a name is a missing time partition; a bad COPY format (22P04) is our own fault.
@@ -62,8 +65,11 @@ type tuple struct {
 
 // whichRows finds the rows for which a COPY failed, by bisection: each half is copied under a savepoint, a half that fails is halved, and one that is
 // taken stays, so that a row is tried beside all that come before it. All of it is rolled back. It returns an *engine.RefusedError, or the error as
-// it came where no row alone is to blame.
+// it came where no row alone is to blame. If something ends the search, time above all, what it has found stands: each of those rows was refused alone. The
+// next capture gets further, and else none would ever end.
 func (s *Store) whichRows(ctx context.Context, c *pgx.Conn, batches []*engine.Batch, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
+	defer cancel()
 	if _, err := c.Exec(ctx, "ROLLBACK"); err != nil {
 		return errors.Join(cause, err)
 	}
@@ -78,7 +84,7 @@ func (s *Store) whichRows(ctx context.Context, c *pgx.Conn, batches []*engine.Ba
 	b.table(ctx, engine.DeadLetterCopySQL, batches, func(b *engine.Batch) []byte { return b.DeadRows })
 	failpoint.Hit(failpoint.CaptureBisect)
 	if _, err := c.Exec(ctx, "ROLLBACK"); err != nil || b.err != nil {
-		return errors.Join(cause, b.err, err)
+		cause = errors.Join(cause, b.err, err)
 	}
 	if len(b.found) == 0 {
 		return cause

@@ -1,11 +1,16 @@
 package txn
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/zap/zaptest"
 
@@ -90,4 +95,80 @@ func TestDuplicateIsNoDeadLetter(t *testing.T) {
 	var refused *engine.RefusedError
 	require.False(t, errors.As(err, &refused), "%v", err)
 	require.Equal(t, "23505", code(err))
+}
+
+// A search that is ended in the middle tells what it has found by then.
+func TestRefusedBeforeTheEnd(t *testing.T) {
+	d := newDB(t)
+	s, err := OpenStore(d.ctx, StoreConfig{
+		DSN: d.dsn, Group: "g", Worker: "a", Build: "v1", LockTimeout: 300 * time.Millisecond, IdleTimeout: 20 * time.Second,
+		Tables: []engine.Table{clickTable}, Log: zaptest.NewLogger(t),
+	}, d.src)
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	d.started(s, 1)
+	// The session ends when the row of offset 600 is tried alone.
+	d.exec(`CREATE FUNCTION ends() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF NEW.source_offset = 600 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NEW; END $$`)
+	d.exec(`CREATE TRIGGER ends BEFORE INSERT ON enriched_clicks FOR EACH ROW EXECUTE FUNCTION ends()`)
+	bad := func(o int64) string {
+		if o == 13 || o == 700 {
+			return "\xff"
+		}
+		return "https://example.com/"
+	}
+	_, err = s.Capture(d.ctx, []*engine.Batch{d.withRows(d.batch(0, d.claim(s, 0).Epoch, 0, 900, 0), bad)})
+	var refused *engine.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Len(t, refused.Records, 1)
+	require.EqualValues(t, 13, refused.Records[0].Offset)
+	require.Zero(t, d.number(`SELECT count(*) FROM enriched_clicks`)+d.next(0))
+}
+
+// What Postgres has against a row, and would again, makes a dead letter; what is Postgres' own trouble, or a bug of ours, never does.
+func TestRefusesRows(t *testing.T) {
+	pg := func(code, constraint string) error {
+		return fmt.Errorf("copy: %w", &pgconn.PgError{Code: code, ConstraintName: constraint})
+	}
+	for _, c := range []struct {
+		what    string
+		err     error
+		refuses bool
+	}{
+		{"deadlock", pg("40P01", ""), false},
+		{"serialization failure", pg("40001", ""), false},
+		{"too many connections", pg("53300", ""), false},
+		{"disk full", pg("53100", ""), false},
+		{"out of memory", pg("53200", ""), false},
+		{"ended by an administrator", pg("57P01", ""), false},
+		{"crashed", pg("57P02", ""), false},
+		{"starting up", pg("57P03", ""), false},
+		{"statement timeout", pg("57014", ""), false},
+		{"lock timeout", pg("55P03", ""), false},
+		{"idle in transaction", pg("25P03", ""), false},
+		{"read only: a standby", pg("25006", ""), false},
+		{"connection failure", pg("08006", ""), false},
+		{"no table", pg("42P01", ""), false},
+		{"no right", pg("42501", ""), false},
+		{"I/O error", pg("58030", ""), false},
+		{"internal error", pg("XX000", ""), false},
+		{"duplicate key", pg("23505", "pk"), false},
+		{"no time partition", pg("23514", ""), false},
+		{"our own COPY format", pg("22P04", ""), false},
+		{"connection lost", io.ErrUnexpectedEOF, false},
+		{"connection refused", syscall.ECONNREFUSED, false},
+		{"deadline", context.DeadlineExceeded, false},
+		{"no code", pg("", ""), false},
+		{"out of range", pg("22003", ""), true},
+		{"too long", pg("22001", ""), true},
+		{"bad date", pg("22008", ""), true},
+		{"not UTF-8", pg("22021", ""), true},
+		{"bad binary", pg("22P03", ""), true},
+		{"null", pg("23502", ""), true},
+		{"foreign key", pg("23503", "fk"), true},
+		{"a check", pg("23514", "positive"), true},
+		{"program limit", pg("54000", ""), true},
+	} {
+		require.Equal(t, c.refuses, refusesRows(c.err), c.what)
+	}
 }

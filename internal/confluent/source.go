@@ -8,6 +8,8 @@ package confluent
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -92,10 +94,7 @@ func (s *Source) rebalance(c *kafka.Consumer, e kafka.Event) error {
 	}
 	switch e := e.(type) {
 	case kafka.AssignedPartitions:
-		parts := make([]kafka.TopicPartition, len(e.Partitions))
-		for i, p := range e.Partitions {
-			parts[i] = kafka.TopicPartition{Topic: p.Topic, Partition: p.Partition, Offset: s.placeholder(p.Partition)}
-		}
+		parts := s.placed(e.Partitions)
 		s.note("assign", c.IncrementalAssign(parts))
 		if len(parts) > 0 {
 			s.note("pause", c.Pause(parts))
@@ -112,16 +111,33 @@ func (s *Source) rebalance(c *kafka.Consumer, e kafka.Event) error {
 	return nil
 }
 
-// placeholder is an offset to assign a partition at until the claim says where to read from: it is paused at once and set by Seek. It
+// placedWithin bounds what the callback of an assignment takes of max.poll.interval, however many partitions there are.
+const placedWithin = 5 * time.Second
+
+// placed are the partitions, each at an offset to assign it at until the claim says where to read from: it is paused at once and set by Seek. It
 // must be absolute. A logical one (end, stored) leaves a query under way, and librdkafka, finding its answer outdated by a seek, asks
 // again and then moves the partition to the answer: past records nobody has read. The log's end is in range and has nothing to fetch.
-func (s *Source) placeholder(partition int32) kafka.Offset {
-	_, high, err := s.c.QueryWatermarkOffsets(s.topic, partition, 5000)
-	if err != nil {
-		s.log.Warn("consumer: no log end for a new partition", zap.Int32("partition", partition), zap.Error(err))
-		return 0
+func (s *Source) placed(ps []kafka.TopicPartition) []kafka.TopicPartition {
+	const atOnce = 8 // a leader that does not answer must not keep the others from being asked
+	out := make([]kafka.TopicPartition, len(ps))
+	until := time.Now().Add(placedWithin)
+	var next atomic.Int32
+	var wg sync.WaitGroup
+	for range min(atOnce, len(ps)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(ps); i = int(next.Add(1)) - 1 {
+				p := ps[i].Partition
+				_, high, err := s.c.QueryWatermarkOffsets(s.topic, p, max(int(time.Until(until).Milliseconds()), 1))
+				if err != nil {
+					s.log.Warn("consumer: no log end for a new partition", zap.Int32("partition", p), zap.Error(err))
+					high = 0
+				}
+				out[i] = kafka.TopicPartition{Topic: ps[i].Topic, Partition: p, Offset: kafka.Offset(high)}
+			}
+		})
 	}
-	return kafka.Offset(high)
+	wg.Wait()
+	return out
 }
 
 func (s *Source) note(what string, err error) {
@@ -180,7 +196,7 @@ func (s *Source) each(buf []engine.Record, n int, wait time.Duration) ([]engine.
 			}
 			s.keeper.Works()
 			buf = append(buf, record(e))
-			if bytes += len(e.Key) + len(e.Value); bytes >= engine.PollBytes {
+			if bytes += buf[len(buf)-1].Size(); bytes >= engine.PollBytes {
 				return buf, nil
 			}
 		case kafka.Error:

@@ -153,6 +153,9 @@ func (s *Source) serve() {
 	}
 }
 
+// piece is how many records are taken at once: they have no bound in bytes there.
+const piece = 32
+
 // Poll implements engine.Source.
 func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.Record, error) {
 	s.serve()
@@ -162,16 +165,25 @@ func (s *Source) Poll(buf []engine.Record, n int, wait time.Duration) ([]engine.
 		return buf, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
-	fetches := s.cl.PollRecords(ctx, n)
-	cancel()
-	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-		if p.Err != nil {
-			s.trouble(p.Partition, p.Err)
+	defer cancel()
+	for bytes := 0; n > 0 && bytes < engine.PollBytes; {
+		fetches := s.cl.PollRecords(ctx, min(n, piece))
+		ctx = nil //nolint:staticcheck // what is there already, without waiting
+		had := len(buf)
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			if p.Err != nil {
+				s.trouble(p.Partition, p.Err)
+			}
+			for _, r := range p.Records {
+				buf = append(buf, record(r))
+				bytes += buf[len(buf)-1].Size()
+			}
+		})
+		if len(buf) == had {
+			break
 		}
-		for _, r := range p.Records {
-			buf = append(buf, record(r))
-		}
-	})
+		n -= len(buf) - had
+	}
 	return buf, nil
 }
 

@@ -58,12 +58,18 @@ func (st *store) Begin(ctx context.Context, marks []engine.Mark) (map[int32]bool
 }
 
 // Leave implements engine.Store.
-func (st *store) Leave(ctx context.Context, p int32, epoch int64) error {
-	return st.simple(ctx, "leave", p, func() {
-		if r := st.s.pg.rows[p]; r != nil && r.epoch == epoch && r.begunBy == st.w.n {
-			r.begunBy = 0
+func (st *store) Leave(ctx context.Context, marks []engine.Mark) error {
+	for _, m := range marks {
+		err := st.simple(ctx, "leave", m.Partition, func() {
+			if r := st.s.pg.rows[m.Partition]; r != nil && r.epoch == m.Epoch && r.begunBy == st.w.n {
+				r.begunBy = 0
+			}
+		})
+		if err != nil {
+			return err
 		}
-	})
+	}
+	return nil
 }
 
 // begun notes a record that is marked alone.
