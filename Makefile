@@ -34,7 +34,11 @@ SEEDS  := 10000
 SEED   :=
 WITHIN := 20000
 
-.PHONY: help build demo test race e2e proof conformance model lint sim guards chaos soak fuzz bench bench-audit image clean need
+
+# The console in Debian's Chromium: apt-get install chromium.
+BROWSER := go test ./tests/browser -tags browser -count=1 -timeout 20m
+
+.PHONY: help build demo test race e2e browser screenshots proof conformance model lint sim guards chaos soak fuzz bench bench-audit image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +67,15 @@ proof: need ## on Apache Kafka as well: audits beside kills, tampering, heals, p
 	TEST_STACK=kafka go run ./internal/testcount $(E2E_FLAGS) -tags e2e ./internal/retention ./tests/heal
 	TEST_STACK=kafka3 go run ./internal/testcount $(E2E_FLAGS) ./tests/conformance
 
+browser: need ## the console in a real browser: each view, a kill watched live, a replay by clicking, axe-core (Chromium)
+	@sh scripts/need.sh chromium
+	$(BROWSER)
+
+screenshots: need ## what each view of the console looks like, into doc/images (Chromium)
+	@sh scripts/need.sh chromium
+	mkdir -p doc/images
+	$(BROWSER) -run '^TestImages$$' -args -images=$(abspath doc/images)
+
 conformance: need ## the rules a broker and a registry are held to, one by one (TEST_STACK=embedded, kafka or kafka3)
 	go test -count=1 -v ./tests/conformance
 
@@ -73,9 +86,9 @@ model: need ## the models of the protocol, every state of them, and each guard t
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi
 	go vet ./...
-	go vet -tags failpoints,e2e,model ./...
+	go vet -tags failpoints,e2e,model,browser ./...
 	go run $(STATICCHECK) ./...
-	go run $(STATICCHECK) -tags failpoints,e2e,model ./...
+	go run $(STATICCHECK) -tags failpoints,e2e,model,browser ./...
 	go vet -tags mutants ./engine ./txn ./internal/guard ./tests/sim
 	go run $(STATICCHECK) -tags mutants ./engine ./txn ./internal/guard ./tests/sim
 	go test ./tests/house

@@ -43,7 +43,7 @@ var nth atomic.Int32
 
 // bundle is one test's world, with a console in this process.
 type bundle struct {
-	t       *testing.T
+	t       testing.TB
 	ctx     context.Context
 	cfg     config.Config
 	env     []string
@@ -55,7 +55,7 @@ type bundle struct {
 }
 
 // setup makes a world; with are settings, NAME=VALUE.
-func setup(t *testing.T, with ...string) *bundle {
+func setup(t testing.TB, with ...string) *bundle {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)

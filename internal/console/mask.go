@@ -34,12 +34,12 @@ func (e eyes) text(s string) string {
 		return s
 	}
 	return word.ReplaceAllStringFunc(s, func(w string) string {
-		for _, t := range []string{w, strings.TrimRight(w, ":."), strings.TrimLeft(w, ":")} {
-			if a, err := netip.ParseAddr(t); err == nil && a.IsValid() {
-				return masked
-			}
-			if a, err := netip.ParseAddrPort(t); err == nil && a.IsValid() {
-				return masked
+		address := strings.TrimRight(w, ":.")
+		for _, t := range []string{w, address} {
+			_, err := netip.ParseAddr(t)
+			_, perr := netip.ParseAddrPort(t)
+			if err == nil || perr == nil {
+				return masked + w[len(t):]
 			}
 		}
 		return w
