@@ -19,6 +19,7 @@ package failpoint
 const (
 	ClaimBefore        = "claim/before"         // assigned, not yet claimed
 	HandleRecord       = "handle/record"        // a record is about to be handled; asks for the record's key
+	EngineLoop         = "engine/loop"          // the worker's loop goes round; of tests of its health alone
 	CaptureBefore      = "capture/before"       // batch ready, nothing sent to Postgres
 	CaptureCopied      = "capture/copied"       // rows and outbox copied, the transaction still open
 	CaptureCommitSent  = "capture/commit-sent"  // COMMIT on its way
@@ -48,7 +49,7 @@ const (
 func Names() []string {
 	return append(OfWorkers(),
 		HealCopied, HealCommitted, HealRebuilt, HealProduced, HealPublished, HealRecorded,
-		ReplayRequested, ReplayWritten, HandleRecord,
+		ReplayRequested, ReplayWritten, HandleRecord, EngineLoop,
 	)
 }
 
