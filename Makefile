@@ -38,7 +38,7 @@ WITHIN := 20000
 # The console in Debian's Chromium: apt-get install chromium.
 BROWSER := go test ./tests/browser -tags browser -count=1 -timeout 20m
 
-.PHONY: help build demo test race e2e browser screenshots proof conformance model lint sim guards chaos soak fuzz bench bench-audit image clean need
+.PHONY: help build demo test race e2e browser screenshots proof conformance model rules lint sim guards chaos soak fuzz bench bench-audit image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,11 @@ conformance: need ## the rules a broker and a registry are held to, one by one (
 model: need ## the models of the protocol, every state of them, and each guard taken out (Spin)
 	@sh scripts/need.sh spin
 	go test -count=1 -v -tags model -timeout $(TEST_TIMEOUT) ./tests/model
+
+rules: ## the recording rules and alerts on made-up series: each alert fires, and each is quiet (promtool)
+	@sh scripts/need.sh promtool
+	promtool check rules configs/prometheus/recording.yml configs/prometheus/alerts.yml
+	promtool test rules configs/prometheus/tests.yml
 
 lint: need ## gofmt, vet, staticcheck and the house rules
 	@files=$$(gofmt -l .) || exit 1; if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi

@@ -87,13 +87,16 @@ func newProducer(brokers, topic, debug string, secure *config.Kafka, log func(st
 }
 
 // produce hands one message over, waiting while the window is full. Delivery is seen in acked and failed.
-func (p *producer) produce(ctx context.Context, key, value []byte) error {
+func (p *producer) produce(ctx context.Context, key, value []byte, traceparent string) error {
 	for p.waiting() >= window {
 		if err := p.await(ctx); err != nil {
 			return err
 		}
 	}
-	p.msg.Key, p.msg.Value = key, value
+	p.msg.Key, p.msg.Value, p.msg.Headers = key, value, nil
+	if traceparent != "" {
+		p.msg.Headers = []kafka.Header{{Key: "traceparent", Value: []byte(traceparent)}}
+	}
 	for {
 		err := p.client.Produce(&p.msg, nil)
 		var ke kafka.Error

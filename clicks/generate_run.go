@@ -27,6 +27,9 @@ type GenerateConfig struct {
 	Say         func(string)  // told what a person should know: a broker that is away, and that it is back. May be nil
 	// Probe asks a broker for anything, while none can be reached: it explains a refusal (*security.Error) that librdkafka can't. May be nil.
 	Probe func(context.Context) error
+	// Trace begins the trace of one click in TraceEach; it returns the traceparent header, "" for none, and what is told when the click was handed over. May be nil.
+	Trace     func() (traceparent string, sent func(error))
+	TraceEach int64
 	// Progress is told once a second how it goes. May be nil.
 	Progress func(Generated)
 }
@@ -121,11 +124,22 @@ func (r *run) produce(ctx context.Context) error {
 		}
 		key = strconv.AppendInt(key[:0], click.UserID, 10)
 		value = defect.Damage(r.enc.Append(value[:0], &click))
-		if err := r.p.produce(ctx, key, value); err != nil {
+		if err := r.send(ctx, n, key, value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// send hands the n-th click over, with a trace if it is one of those.
+func (r *run) send(ctx context.Context, n int64, key, value []byte) error {
+	if r.cfg.Trace == nil || n%r.cfg.TraceEach != 0 {
+		return r.p.produce(ctx, key, value, "")
+	}
+	traceparent, sent := r.cfg.Trace()
+	err := r.p.produce(ctx, key, value, traceparent)
+	sent(err)
+	return err
 }
 
 // flush waits for the acknowledgements: as long as it takes, or StopTimeout once ctx has ended.

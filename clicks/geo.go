@@ -26,6 +26,8 @@ type Geo struct {
 	// A database has millions of networks and a few hundred records, so the answer is remembered by record: half the cost of a look-up
 	// is decoding. A slot is overwritten by the next record that falls into it, hence bounded; City files with more records just hit less.
 	slots [1024]atomic.Pointer[geoAnswer]
+
+	found, none atomic.Int64
 }
 
 type geoAnswer struct {
@@ -82,9 +84,22 @@ type geoRecord struct {
 	} `maxminddb:"country"`
 }
 
+// Lookups is how often Country had an answer, and none.
+func (g *Geo) Lookups() (found, none int64) { return g.found.Load(), g.none.Load() }
+
 // Country is addr's ISO 3166-1 alpha-2 code in upper case, or NoCountry. A v4 address written as v6 (::ffff:a.b.c.d) is looked up as v4.
 // Private, loopback, link-local and multicast addresses have no country whatever the database says.
 func (g *Geo) Country(addr netip.Addr) string {
+	country := g.country(addr)
+	if country == NoCountry {
+		g.none.Add(1)
+	} else {
+		g.found.Add(1)
+	}
+	return country
+}
+
+func (g *Geo) country(addr netip.Addr) string {
 	addr = addr.Unmap()
 	if !addr.IsGlobalUnicast() || addr.IsPrivate() { // false for the zero Addr too
 		return NoCountry

@@ -202,6 +202,9 @@ func (w *Worker) drain(s *slot, a Action) {
 		it := Item{Partition: id, Life: a.Life, To: upTo, LeaderEpoch: -1, Epoch: epoch, LedgerSeq: seq, Head: head, Messages: msgs, Drain: true}
 		for i := range msgs {
 			it.Bytes += msgs[i].Size()
+			if i == 0 || msgs[i].SourceOffset != msgs[i-1].SourceOffset {
+				it.Records++
+			}
 		}
 		w.send(evGap{id, a.Life, it, err})
 	})

@@ -34,6 +34,7 @@ func (w *Worker) handle(e any) {
 	case evGap:
 		w.gap(e)
 	case evCheck:
+		w.pulse()
 		w.check()
 		w.checkUnowned()
 		w.after(w.cfg.CheckEvery, evCheck{})
@@ -70,6 +71,7 @@ func (w *Worker) rebalance(e evRebalance) {
 		w.stamp = e.stamp
 	}
 	w.paused = 0
+	w.obs.Rebalanced(e.kind, len(e.partitions))
 	if e.kind != EvLost || len(e.partitions) > 0 { // a client that can't join loses nothing, at each try
 		w.log.Info("rebalance: "+string(e.kind), zap.Int32s("partitions", e.partitions))
 	}
@@ -122,6 +124,9 @@ func (w *Worker) step(partition int32, e Event) {
 	if working && (s.m.State != before || s.m.Next != next || s.m.Published != published) {
 		w.obs.Offsets(partition, s.m.Next, s.m.Published)
 	}
+	if e.Kind == EvClaimed && s.m.State == Looking {
+		w.obs.Claimed(partition, &e.Claim)
+	}
 	if s.m.State != before {
 		w.obs.State(partition, s.m.State)
 		w.log.Debug("partition", zap.Int32("partition", partition), zap.String("event", string(e.Kind)),
@@ -151,8 +156,8 @@ func (w *Worker) failed(partition int32, life uint64, reason string, err error) 
 }
 
 // dropMemory sends every partition back to claim: what Postgres holds decides, not what we remember.
-func (w *Worker) dropMemory(err error) {
-	w.log.Warn("Postgres: the outcome of a capture is unknown, or the connection was lost: everything in memory is dropped and every partition claimed again", zap.Error(err))
+func (w *Worker) dropMemory(trace string, err error) {
+	w.log.Warn("Postgres: the outcome of a capture is unknown, or the connection was lost: everything in memory is dropped and every partition claimed again", traceID(trace), zap.Error(err))
 	for _, id := range w.ids() {
 		switch s := w.parts[id]; s.m.State {
 		case Stopped, Held, Waiting, NoProducer: // the next claim is still to come

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/exactly-pipeline/exactly/internal/pgcopy"
 	"github.com/exactly-pipeline/exactly/ledger"
@@ -53,7 +54,10 @@ type Batch struct {
 	careful bool
 	rest    []Record // behind To: not handled, since what came before is enough for one capture
 
-	Head *ledger.Head // of the entry of its capture, set by the store
+	Head  *ledger.Head // of the entry of its capture, set by the store
+	Trace string       // id of the trace of its capture, if it is traced and sampled; likewise
+
+	arrived time.Time // when the first of the records was read
 }
 
 // Out collects what a handler makes of one record.

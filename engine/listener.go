@@ -32,9 +32,10 @@ type (
 		took    int64 // nanoseconds
 	}
 	evPublished struct {
-		o    Outcome
-		err  error
-		took int64
+		o     Outcome
+		err   error
+		took  int64
+		trace string
 	}
 	evGap struct {
 		partition int32

@@ -37,8 +37,10 @@ func (w *Worker) accept(c chunk) {
 			s.sought = m.life
 		}
 	}
+	now := time.Now()
 	for i := range c.records {
 		r := &c.records[i]
+		r.arrived = now
 		s := w.parts[r.Partition]
 		if s == nil || s.m.State != Consuming || s.sought != s.m.Life {
 			continue
@@ -127,6 +129,7 @@ func (w *Worker) pumpCapture() {
 
 func (w *Worker) captured(e evCaptured) {
 	w.capturing = false
+	w.tellCapture(&e)
 	if guard.Off(guard.DropMemory) && e.err != nil { // takes it for undone
 		w.ready = append(e.batches, w.ready...)
 		return
@@ -150,7 +153,7 @@ func (w *Worker) captured(e evCaptured) {
 		if errors.As(e.err, &refused) {
 			w.refusedRows(refused)
 		}
-		w.dropMemory(e.err)
+		w.dropMemory(e.batches[0].Trace, e.err)
 		return
 	}
 	var records, rows, dead int64
@@ -163,7 +166,7 @@ func (w *Worker) captured(e evCaptured) {
 		if e.seqs[i] == 0 {
 			w.inFlight -= b.Bytes
 			w.log.Warn("capture refused: fenced, another worker has claimed the partition", zap.Int32("partition", b.Partition),
-				zap.Int64("offset", b.From), zap.Int64("epoch", b.Epoch))
+				zap.Int64("offset", b.From), zap.Int64("epoch", b.Epoch), traceID(b.Trace))
 			w.step(b.Partition, Event{Kind: EvRefused, Life: b.Life})
 			continue
 		}
@@ -189,7 +192,7 @@ func (w *Worker) captured(e evCaptured) {
 func item(b *Batch, ledgerSeq int64) Item {
 	return Item{
 		Partition: b.Partition, Life: b.Life, To: b.To, LeaderEpoch: b.LeaderEpoch, Epoch: b.Epoch,
-		LedgerSeq: ledgerSeq, Head: b.Head, Messages: b.Messages, Bytes: b.Bytes,
+		LedgerSeq: ledgerSeq, Head: b.Head, Messages: b.Messages, Bytes: b.Bytes, Records: b.Records, Trace: b.Trace, arrived: b.arrived,
 	}
 }
 
@@ -228,7 +231,11 @@ func (w *Worker) pumpPublish() {
 	w.beside.Go(func() {
 		start := time.Now()
 		o, err := w.cfg.Publisher.Publish(items, stamp, cancelled)
-		w.send(evPublished{o, err, int64(time.Since(start))})
+		took, trace := time.Since(start), ""
+		if t, ok := w.cfg.Publisher.(Traced); ok {
+			trace = t.Trace()
+		}
+		w.send(evPublished{o, err, int64(took), trace})
 	})
 }
 
@@ -259,22 +266,23 @@ func (w *Worker) published(e evPublished) {
 	}
 	w.queue = append(again, w.queue...)
 	w.obs.Published(messages, time.Duration(e.took), e.o)
+	w.tellPublish(items, &e)
 	switch e.o {
 	case Committed:
 		w.aborts = 0
 	case Aborted:
 		w.aborts++
 		if w.aborts == 1 { // said once in a row
-			w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("batches", len(again)), zap.Error(e.err))
+			w.log.Warn("Kafka transaction aborted: the same bytes again", zap.Int("batches", len(again)), traceID(e.trace), zap.Error(e.err))
 		}
 		w.pausePublish(w.backoff(w.aborts)) // a broker that refuses for good must not be asked in a hot loop
 	case StaleStamp:
-		w.log.Warn("fenced by generation: waiting for the rebalance", zap.Int("batches", len(again)), zap.Error(e.err))
+		w.log.Warn("fenced by generation: waiting for the rebalance", zap.Int("batches", len(again)), traceID(e.trace), zap.Error(e.err))
 		if w.stamp == w.sentStamp { // else it has come meanwhile, and what is still owned goes out under the new stamp
 			w.pausePublish(time.Second) // if none comes: ask again with what we have
 		}
 	case Lost:
-		w.producerLost(e.err)
+		w.producerLost(e.trace, e.err)
 	}
 	for _, it := range items { // partitions whose withdrawal waited for this transaction
 		if s := w.parts[it.Partition]; s != nil && s.waits != 0 {
@@ -299,8 +307,8 @@ func (w *Worker) pausePublish(d time.Duration) {
 
 // producerLost: fenced, fatal, or a commit's outcome is unknown. The producer is made anew under the same transactional id, which
 // fences every stray request of the old one; everything in memory is dropped and claimed again.
-func (w *Worker) producerLost(err error) {
-	w.log.Warn("producer lost (fenced, fatal, or a commit's outcome unknown): a new one takes its place", zap.Error(err))
+func (w *Worker) producerLost(trace string, err error) {
+	w.log.Warn("producer lost (fenced, fatal, or a commit's outcome unknown): a new one takes its place", traceID(trace), zap.Error(err))
 	w.producerUp = false
 	for _, id := range w.ids() {
 		if guard.Off(guard.LookAgain) {

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -64,10 +65,13 @@ type poller struct {
 	stalled   time.Time
 	buf       []Record
 	said      string
+	polled    atomic.Int64 // when the source was polled last, ns since the Unix epoch
 }
 
 func newPoller(src Source, w *Worker) *poller {
-	return &poller{src: src, w: w, chunks: make(chan chunk), active: map[int32]bool{}, full: map[int32]bool{}}
+	p := &poller{src: src, w: w, chunks: make(chan chunk), active: map[int32]bool{}, full: map[int32]bool{}}
+	p.polled.Store(time.Now().UnixNano())
+	return p
 }
 
 func (p *poller) command(c command) {
@@ -90,6 +94,7 @@ func (p *poller) run() error {
 			return p.src.Close()
 		}
 		buf, err := p.src.Poll(p.buf, pollRecords, pollWait)
+		p.polled.Store(time.Now().UnixNano())
 		if err != nil {
 			if fatal := p.trouble(err); fatal != nil {
 				return fatal // the source is left to be closed: that may take long

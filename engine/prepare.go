@@ -95,6 +95,9 @@ func (p *preparer) batch(ctx context.Context, j *prepJob) (*Batch, error) {
 	for i := range b.Tables {
 		b.Tables[i] = getBytes()
 	}
+	if len(j.records) > 0 {
+		b.arrived = j.records[0].arrived
+	}
 	if j.care != nil {
 		b.careful, b.Care = true, *j.care
 	}

@@ -23,6 +23,8 @@ type Record struct {
 	TimestampMs int64 // ms since the Unix epoch
 	Key, Value  []byte
 	Headers     []outbox.Header
+
+	arrived time.Time // when it was read, for how long it takes from there
 }
 
 // Size is what the record takes in memory, in bytes, about.
@@ -151,6 +153,10 @@ type Item struct {
 	Messages    []outbox.Message
 	Bytes       int
 	Drain       bool
+	Records     int64  // it brings to their end
+	Trace       string // id of the trace of its capture; "" none
+
+	arrived time.Time // when the first of the records was read; zero: by another life
 }
 
 // Outcome is how a publish ended.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/exactly-pipeline/exactly/internal/failpoint"
 )
 
 // Config is what a worker is made of. Parts are interfaces, so that another client or store can follow.
@@ -113,19 +115,6 @@ type slot struct {
 	free     bool                 // marked ones were since the claim
 }
 
-// Observer is told what happens, for metrics. Calls come from one goroutine and must not block.
-type Observer interface {
-	State(partition int32, s State)
-	Event(partition int32, k EventKind)           // of the life the partition is in; what comes back from an older one is left out
-	Offsets(partition int32, stored, group int64) // whenever one of them has moved: the gap is between them
-	Captured(records, rows, deadLetters int64, took time.Duration)
-	Dead(class string, deadLetters int64)  // captured, by what was wrong
-	Failed(partition int32, reason string) // transient trouble: it waits until it is claimed again
-	Published(records int64, took time.Duration, o Outcome)
-	Queued(bytes int)
-	Careful(partition int32) // it is taken with care
-}
-
 // Run works until ctx is done (then it finishes what is captured and returns nil) or until it can't go on. ErrReplaced is one such error.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.BackoffMin = cmp.Or(cfg.BackoffMin, 50*time.Millisecond)
@@ -174,6 +163,7 @@ func (w *Worker) run(ctx context.Context) error {
 	w.after(w.cfg.CheckEvery, evCheck{})
 	done := ctx.Done()
 	for {
+		failpoint.Hit(failpoint.EngineLoop)
 		w.pump()
 		if w.stopping && !w.closing && w.idle() {
 			w.close()
@@ -285,15 +275,3 @@ func (w *Worker) send(e any) {
 	case <-w.ctx.Done():
 	}
 }
-
-type nobody struct{}
-
-func (nobody) State(int32, State)                          {}
-func (nobody) Event(int32, EventKind)                      {}
-func (nobody) Offsets(int32, int64, int64)                 {}
-func (nobody) Captured(int64, int64, int64, time.Duration) {}
-func (nobody) Dead(string, int64)                          {}
-func (nobody) Failed(int32, string)                        {}
-func (nobody) Published(int64, time.Duration, Outcome)     {}
-func (nobody) Queued(int)                                  {}
-func (nobody) Careful(int32)                               {}

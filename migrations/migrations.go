@@ -121,6 +121,33 @@ func version(ctx context.Context, p *goose.Provider, db *sql.DB) (have int64, er
 	return have, nil
 }
 
+// Applied is the version of the database behind db. It is one query, unlike Versions, and a worker's rights suffice.
+func Applied(ctx context.Context, db interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}) (version int64, err error) {
+	err = db.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	if err != nil {
+		return 0, fmt.Errorf("read the database's migration version: %w", err)
+	}
+	return version, nil
+}
+
+// Latest is the version that this binary wants.
+func Latest() (latest int64) {
+	names, err := fs.Glob(files, "*.sql")
+	for _, name := range names {
+		var v int64
+		if err == nil {
+			v, err = goose.NumericComponent(name)
+		}
+		latest = max(latest, v)
+	}
+	if err != nil {
+		panic("migrations: " + err.Error()) // they are embedded
+	}
+	return latest
+}
+
 // Check returns *ErrVersion if the database is not at this binary's version.
 func Check(ctx context.Context, dsn string) error {
 	have, want, err := Versions(ctx, dsn)

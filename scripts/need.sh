@@ -1,5 +1,5 @@
 #!/bin/sh
-# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, spin, chromium, engine)
+# Says what is missing, and the command that installs it.  Usage: need.sh TOOL…   (go, cc, make, java, mvn, spin, chromium, promtool, engine)
 # Nothing but the shell's own commands: it must work where everything else is missing.
 set -u
 exec >&2
@@ -126,6 +126,12 @@ for tool in "$@"; do
 			install chromium chromium "--cask chromium"
 		fi
 		;;
+	promtool)
+		if ! command -v promtool >/dev/null 2>&1; then
+			miss "promtool (it tries the rules and alerts; a part of Prometheus)"
+			install prometheus golang-github-prometheus prometheus
+		fi
+		;;
 	engine) need_engine ;;
 	make)
 		if ! command -v make >/dev/null 2>&1; then
@@ -134,7 +140,7 @@ for tool in "$@"; do
 		fi
 		;;
 	*)
-		echo "need.sh: $tool: must be go, cc, make, java, mvn, spin, chromium or engine" >&2
+		echo "need.sh: $tool: must be go, cc, make, java, mvn, spin, chromium, promtool or engine" >&2
 		exit 2
 		;;
 	esac

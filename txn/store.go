@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/exactly-pipeline/exactly/engine"
+	"github.com/exactly-pipeline/exactly/migrations"
 )
 
 // StoreConfig is what a Store needs to know.
@@ -32,7 +33,8 @@ type StoreConfig struct {
 	IdleTimeout time.Duration // idle_in_transaction_session_timeout of every session
 	Connections int           // sessions that share out a capture; default 1
 	Tables      []engine.Table
-	Counts      *engine.Counts // in which the handler's rows are counted; nil: in none
+	Counts      *engine.Counts  // in which the handler's rows are counted; nil: in none
+	Tracer      pgx.QueryTracer // told of statements; nil: nobody is
 	Log         *zap.Logger
 }
 
@@ -87,6 +89,7 @@ func (s *Store) shape(c *pgx.ConnConfig) {
 	c.RuntimeParams["tcp_user_timeout"] = ms(s.cfg.IdleTimeout)
 	c.RuntimeParams["timezone"] = "UTC"
 	c.ConnectTimeout = 5 * time.Second
+	c.Tracer = s.cfg.Tracer
 	c.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 }
 
@@ -181,6 +184,9 @@ func (s *Store) Close() {
 	s.hangUp()
 	s.pool.Close()
 }
+
+// Migration is the version the database is at.
+func (s *Store) Migration(ctx context.Context) (int64, error) { return migrations.Applied(ctx, s.pool) }
 
 // Incarnation implements engine.Store.
 func (s *Store) Incarnation(ctx context.Context) (bool, error) {

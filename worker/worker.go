@@ -49,7 +49,7 @@ func Open(n Names, build string, environ []string) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Worker{c: c, build: build, log: log}, nil
+	return &Worker{c: c, build: build, log: log.With(zap.String("worker", c.Worker.ID), zap.String("topic", c.Topics.Input))}, nil
 }
 
 // Output is the topic that events go to.
@@ -69,7 +69,7 @@ func (w *Worker) Setup(ctx context.Context) ([]string, error) {
 // is for a person: Setup was not run, a topic is not the one it was, another process runs under the same worker id (engine.ErrReplaced).
 func (w *Worker) Run(ctx context.Context, h engine.Handler) error {
 	c := &w.c
-	m := telemetry.NewMetrics(w.build, c.Worker.ID)
+	m := telemetry.NewMetrics(telemetry.Identity{Build: w.build, Worker: c.Worker.ID, Topic: c.Topics.Input, Group: c.Group, StuckAfter: c.Health.StuckAfter})
 	if c.HTTP.Addr != "" {
 		if err := m.Serve(ctx, c.HTTP.Addr); err != nil {
 			return err
@@ -86,7 +86,7 @@ func (w *Worker) Run(ctx context.Context, h engine.Handler) error {
 	defer adm.Close()
 	counts := engine.CountsOf(h)
 	h = engine.Use(h, engine.Measured(m.Handled))
-	src, shape, store, err := w.meet(ctx, adm, h, counts)
+	src, shape, store, err := w.meet(ctx, adm, h, counts, m)
 	if store != nil {
 		defer store.Close()
 	}
@@ -96,17 +96,19 @@ func (w *Worker) Run(ctx context.Context, h engine.Handler) error {
 		}
 		return err
 	}
+	m.Starting("its place in the group")
+	go start.ProbePostgres(ctx, store, m.Postgres)
 	go start.PartitionsAhead(ctx, c, w.log)
 	go start.LogEnds(ctx, adm, c.Topics.Input, m.LogEnds)
 	client := start.NewClient(c, shape.MaxMessage, w.log)
-	w.log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("build", w.build))
+	w.log.Info("worker starts", zap.String("group", c.Group), zap.String("build", w.build))
 	ec := start.EngineConfig(c, adm, client, signer, w.log)
 	ec.SourceID, ec.Shape, ec.Handler, ec.Store, ec.Observer = src.ID, shape, h, store, m
 	return engine.Run(ctx, ec)
 }
 
 // meet waits for Postgres and Kafka, and compares them with what Setup found.
-func (w *Worker) meet(ctx context.Context, adm *admin.Admin, h engine.Handler, counts *engine.Counts) (src txn.Source, shape engine.Shape, store *txn.Store, err error) {
+func (w *Worker) meet(ctx context.Context, adm *admin.Admin, h engine.Handler, counts *engine.Counts, m *telemetry.Metrics) (src txn.Source, shape engine.Shape, store *txn.Store, err error) {
 	c := &w.c
 	shape = engine.Shape{Input: c.Topics.Input, DLQ: c.Topics.DLQ}
 	for _, step := range []struct {
@@ -122,6 +124,7 @@ func (w *Worker) meet(ctx context.Context, adm *admin.Admin, h engine.Handler, c
 			return err
 		}},
 	} {
+		m.Starting(step.what)
 		if err = errors.Join(start.Wait(ctx, c, w.log, step.what, step.do), ctx.Err()); err != nil {
 			return src, shape, store, err
 		}

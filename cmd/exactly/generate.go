@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -11,18 +13,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exactly-pipeline/exactly/clicks"
+	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/connect"
+	"github.com/exactly-pipeline/exactly/internal/telemetry"
+	"github.com/exactly-pipeline/exactly/internal/tracing"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
 // generateFlags are the flags of generate.
 type generateFlags struct {
-	rate, badShare float64
-	count          int64
-	seed           uint64
-	live           bool
-	from, baseURL  string
-	follow, dryRun bool
+	rate, badShare, traceShare float64
+	count                      int64
+	seed                       uint64
+	live                       bool
+	from, baseURL              string
+	follow, dryRun             bool
 }
 
 // shownLines is how many unreadable lines are shown: enough to see what is wrong, not a copy of the log.
@@ -49,6 +54,7 @@ user_id from address and user agent, session_id from those and half an hour of s
 	}
 	fs := cmd.Flags()
 	fs.Float64Var(&f.rate, "rate", 100, "clicks a second; 0: as fast as it goes (the default with --from)")
+	fs.Float64Var(&f.traceShare, "trace-share", 0, "share of the clicks that have a trace of their own, from 0 to 1 (telemetry.otlp_endpoint, or OpenTelemetry's own variables)")
 	fs.Int64Var(&f.count, "count", 0, "clicks in all; 0: without end")
 	fs.Uint64Var(&f.seed, "seed", 0, "the same seed makes the same clicks, timestamps included (default: another one each time, timestamps of now)")
 	fs.BoolVar(&f.live, "live", false, "with --seed: timestamps of now nevertheless")
@@ -69,6 +75,8 @@ func (f *generateFlags) check(given func(string) bool) error {
 		return fmt.Errorf("--count %d: must be 0 (without end) or more", f.count)
 	case !(f.badShare >= 0 && f.badShare <= 1):
 		return fmt.Errorf("--bad-share %v: must be from 0 to 1", f.badShare)
+	case !(f.traceShare >= 0 && f.traceShare <= 1):
+		return fmt.Errorf("--trace-share %v: must be from 0 to 1", f.traceShare)
 	case f.live && !given("seed"):
 		return errors.New("--live goes with --seed: without it timestamps are those of now anyway")
 	case given("from") && f.from == "":
@@ -113,6 +121,11 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
+	traces, err := f.traces(ctx, &c, say, &generate, err)
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	defer traces.Close()
 	var done clicks.Generated
 	if ctx.Err() == nil {
 		generate.Source, generate.Rate, generate.Count = source, f.rate, f.count
@@ -134,6 +147,28 @@ func runGenerate(cmd *cobra.Command, g *globals, f generateFlags) error {
 		err = perr
 	}
 	return err
+}
+
+// traces begins those of the clicks that are to have one. before is what went wrong until here: then there are none.
+func (f *generateFlags) traces(ctx context.Context, c *config.Config, say func(string), g *clicks.GenerateConfig, before error) (*tracing.Tracing, error) {
+	if f.traceShare == 0 || before != nil {
+		return nil, before
+	}
+	log, err := telemetry.NewLogger(c.Log)
+	if err != nil {
+		return nil, err
+	}
+	t, err := tracing.Start(ctx, tracing.Config{Endpoint: c.Telemetry.OTLPEndpoint, Build: version, Worker: "generate", Group: c.Group, Topic: c.Topics.Input}, log)
+	if err != nil {
+		return nil, err
+	}
+	if t == nil {
+		say("--trace-share: nobody takes traces: set telemetry.otlp_endpoint (EXACTLY_TELEMETRY_OTLP_ENDPOINT)")
+		return nil, nil //nolint:nilnil // a nil Tracing traces nothing
+	}
+	g.TraceEach = max(int64(math.Round(1/f.traceShare)), 1)
+	g.Trace = func() (string, func(error)) { return t.Click(c.Topics.Input) }
+	return t, nil
 }
 
 // generateSource is where the clicks come from. A random source's seed is said, so that a run can be repeated.

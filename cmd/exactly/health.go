@@ -14,13 +14,14 @@ import (
 )
 
 func newHealth(g *globals) *cobra.Command {
-	var ready bool
+	var ready, started bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use: "health", Short: "Ask the worker that runs here whether it is well, exit 1 if not",
 		Long: `Asks the listener of http.addr, as a container's health check: the worker's image has neither a shell nor curl.
-Without --ready it asks whether the process is up; with it, whether none of its partitions is stopped or held. Exit 0: yes; 1: no, or nobody answers.`,
-		Example: "  exactly health\n  exactly health --ready",
+Without flags it asks whether the worker is alive: only a no to that is a reason to restart it. --ready asks whether it is at work on all it has; --started
+whether it has come to its stores and into the group. Exit 0: yes; 1: no, or nobody answers.`,
+		Example: "  exactly health\n  exactly health --ready\n  exactly health --started",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.load()
 			if err != nil {
@@ -29,9 +30,14 @@ Without --ready it asks whether the process is up; with it, whether none of its 
 			if c.HTTP.Addr == "" {
 				return usageError(errors.New("http.addr (EXACTLY_HTTP_ADDR) is empty: the worker has no listener to ask"))
 			}
-			path := "/healthz"
-			if ready {
+			path := "/livez"
+			switch {
+			case ready && started:
+				return usageError(errors.New("--ready and --started: one question at a time"))
+			case ready:
 				path = "/readyz"
+			case started:
+				path = "/startupz"
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -51,7 +57,8 @@ Without --ready it asks whether the process is up; with it, whether none of its 
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&ready, "ready", false, "ask /readyz instead of /healthz")
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask /readyz instead of /livez")
+	cmd.Flags().BoolVar(&started, "started", false, "ask /startupz instead of /livez")
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Second, "how long an answer may take")
 	return cmd
 }

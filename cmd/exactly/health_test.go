@@ -34,9 +34,12 @@ func TestHealth(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", ":0") // every address of this machine, as in a container
 	require.NoError(t, err)
 	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "partition 3 is held", http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/startupz", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "waits for kafka", http.StatusServiceUnavailable)
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 	go srv.Serve(l) //nolint:errcheck // closed below
@@ -53,6 +56,12 @@ func TestHealth(t *testing.T) {
 	said, code = health(t, ":"+port, "--ready", "--json")
 	require.Equal(t, 1, code)
 	require.JSONEq(t, `{"ok": false, "status": 503, "said": "partition 3 is held"}`, said)
+
+	said, code = health(t, ":"+port, "--started")
+	require.Equal(t, 1, code)
+	require.Equal(t, "waits for kafka\n", said)
+	_, code = health(t, ":"+port, "--started", "--ready")
+	require.Equal(t, 2, code)
 
 	require.NoError(t, srv.Close())
 	said, code = health(t, ":"+port)

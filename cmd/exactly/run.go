@@ -27,18 +27,21 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			if err != nil {
 				return err
 			}
-			log, err := telemetry.NewLogger(c.Log)
+			m := telemetry.NewMetrics(telemetry.Identity{
+				Build: version, Worker: c.Worker.ID, Topic: c.Topics.Input, Group: c.Group, StuckAfter: c.Health.StuckAfter,
+			})
+			log, level, err := telemetry.NewLeveled(c.Log, m.Dropped)
 			if err != nil {
 				return usageError(err)
 			}
 			defer log.Sync() //nolint:errcheck // a terminal cannot be synced
+			log = log.With(zap.String("worker", c.Worker.ID))
 			for _, n := range config.UnknownEnv(os.Environ()) {
 				log.Warn("this EXACTLY_ variable is no setting: misspelt?", zap.String("name", n))
 			}
 			c.AutoHeal = c.AutoHeal || autoHeal
 			boundHeap()
 			ctx := cmd.Context()
-			m := telemetry.NewMetrics(version, c.Worker.ID)
 			if c.Console.Enabled && c.HTTP.Addr != "" {
 				s, err := console.New(&c, console.Options{Build: version, Worker: true, Addr: c.HTTP.Addr, Log: log})
 				if err != nil {
@@ -49,6 +52,11 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 			}
 			if c.HTTP.Addr != "" {
 				if err := m.Serve(ctx, c.HTTP.Addr); err != nil {
+					return err
+				}
+			}
+			if c.Debug.Addr != "" {
+				if err := telemetry.ServeDebug(ctx, c.Debug.Addr, level, version, c.Redacted()); err != nil {
 					return err
 				}
 			}

@@ -38,6 +38,8 @@ type Config struct {
 	Privacy     Privacy       `koanf:"privacy"`
 	HTTP        HTTP          `koanf:"http"`
 	Console     Console       `koanf:"console"`
+	Debug       Debug         `koanf:"debug"`
+	Health      Health        `koanf:"health"`
 	Log         Log           `koanf:"log"`
 	Telemetry   Telemetry     `koanf:"telemetry"`
 }
@@ -121,6 +123,7 @@ type HTTP struct {
 type Log struct {
 	Level  string `koanf:"level"`  // debug, info, warn, error
 	Format string `koanf:"format"` // console, json
+	Burst  int    `koanf:"burst"`  // lines of one text in a second; of more, one in a hundred is written, but for errors. 0: all
 }
 
 // Telemetry is where traces go.
@@ -149,7 +152,8 @@ func Defaults() Config {
 		Counts:      Counts{Window: time.Minute},
 		Retention:   Retention{Outbox: 30 * 24 * time.Hour},
 		Privacy:     Privacy{IP: "keep"},
-		Log:         Log{Level: "info", Format: "console"},
+		Health:      Health{StuckAfter: 2 * time.Minute},
+		Log:         Log{Level: "info", Format: "console", Burst: 100},
 	}
 }
 
@@ -261,6 +265,7 @@ func (c *Config) Validate() error {
 				"a password goes into OpenTelemetry's own OTEL_EXPORTER_OTLP_HEADERS", redactURL(e))
 		}
 	}
+	c.validateOperations(bad)
 	c.Value.validate(bad)
 	c.Validation.validate(bad)
 	c.DeadLetters.validate(bad)

@@ -21,6 +21,7 @@ const (
 	ClaimBefore        = "claim/before"         // assigned, not yet claimed
 	HandleRecord       = "handle/record"        // a record is about to be handled; asks for the record's key
 	BeginMarked        = "begin/marked"         // Postgres knows which records are about to be handled, none is
+	EngineLoop         = "engine/loop"          // the worker's loop goes round; of tests of its health alone
 	CaptureBefore      = "capture/before"       // batch ready, nothing sent to Postgres
 	CaptureCopied      = "capture/copied"       // rows and outbox copied, the transaction still open
 	CaptureBisect      = "capture/bisect"       // the rows that Postgres refuses are found, the search not yet rolled back
@@ -52,7 +53,7 @@ const (
 func Names() []string {
 	return append(OfWorkers(),
 		HealCopied, HealCommitted, HealRebuilt, HealFinished, HealProduced, HealPublished, HealRecorded,
-		ReplayRequested, ReplayWritten, HandleRecord, BeginMarked, CaptureBisect,
+		ReplayRequested, ReplayWritten, HandleRecord, BeginMarked, CaptureBisect, EngineLoop,
 	)
 }
 

@@ -7,6 +7,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -42,6 +43,10 @@ type Observer interface {
 	engine.Observer
 	LogEnds(ends map[int32]int64) // nil: nobody can say
 	Handled(took time.Duration, err error)
+	Starting(what string)    // the start waits for it
+	Postgres(trouble string) // what a look at the database found; "": all is well with it
+	Registry(next http.RoundTripper) http.RoundTripper
+	Geo(built time.Time, lookups func() (found, none int64))
 }
 
 // Run is `exactly run`: one worker, until ctx is done. It returns nil after an orderly stop.
@@ -63,7 +68,8 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 		return err
 	}
 	defer adm.Close()
-	reg, err := provision.Registry(c)
+	obs.Geo(geo.Built(), geo.Lookups)
+	reg, err := provision.Registry(c, obs.Registry)
 	if err != nil {
 		return err
 	}
@@ -86,6 +92,7 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 		}},
 	}
 	for i := 0; i < len(steps); i++ {
+		obs.Starting(steps[i].what)
 		if err = start.Wait(ctx, c, log, steps[i].what, steps[i].do); err == nil {
 			continue
 		}
@@ -114,10 +121,18 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	}
 	handler := newHandler()
 
+	traces, err := tracing.Start(ctx, tracing.Config{
+		Endpoint: c.Telemetry.OTLPEndpoint, Build: build, Worker: c.Worker.ID, Group: c.Group, Topic: c.Topics.Input, Output: c.Topics.Output,
+	}, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
+
 	var store *txn.Store
 	err = start.Wait(ctx, c, log, "postgres", func(ctx context.Context) (err error) {
 		sc := start.StoreConfig(c, build, log)
-		sc.Tables, sc.Counts = handler.Tables(), counts(c)
+		sc.Tables, sc.Counts, sc.Tracer = handler.Tables(), counts(c), traces.Postgres()
 		store, err = txn.OpenStore(context.WithoutCancel(ctx), sc, src)
 		return err
 	})
@@ -125,6 +140,8 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 		return err
 	}
 	defer store.Close()
+	obs.Starting("its place in the group")
+	go start.ProbePostgres(ctx, store, obs.Postgres)
 	go start.PartitionsAhead(ctx, c, log)
 	go prune(ctx, c, build, log)
 	go start.LogEnds(ctx, adm, c.Topics.Input, obs.LogEnds)
@@ -138,17 +155,9 @@ func Run(ctx context.Context, c *config.Config, build string, obs Observer, log 
 	replaying, stop := context.WithCancel(ctx)
 	beside.Go(func() { second.run(replaying) })
 	defer func() { stop(); beside.Wait() }()
-	traces, err := tracing.Start(ctx, tracing.Config{
-		Endpoint: c.Telemetry.OTLPEndpoint, Build: build, Worker: c.Worker.ID, Group: c.Group, Topic: c.Topics.Input,
-	}, log)
-	if err != nil {
-		return err
-	}
-	defer traces.Close()
-
 	client := start.NewClient(c, shape.MaxMessage, log)
-	log.Info("worker starts", zap.String("worker", c.Worker.ID), zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
-	ec := start.EngineConfig(c, adm, client, signer, log)
+	log.Info("worker starts", zap.String("group", c.Group), zap.String("geo", geo.Build()), zap.String("build", build))
+	ec := start.EngineConfig(c, adm, client, signer, log.With(zap.String("topic", c.Topics.Input)))
 	ec.SourceID, ec.Shape, ec.Handler, ec.Turns, ec.Observer = src.ID, shape, handler, turns, obs
 	ec.Store, ec.Publisher = traces.Store(store), traces.Publisher(ec.Publisher)
 	return engine.Run(ctx, ec)

@@ -43,6 +43,11 @@ func (counted) Offsets(int32, int64, int64)   {}
 func (counted) Failed(int32, string)          {}
 func (counted) Queued(int)                    {}
 
+func (counted) Rebalanced(engine.EventKind, int)    {}
+func (counted) Claimed(int32, *engine.Claim)        {}
+func (counted) Pulse(int32, *engine.PartitionPulse) {}
+func (counted) Polled(time.Duration)                {}
+
 // run runs it from the first replay on, until ctx is done.
 func (r *replays) run(ctx context.Context) {
 	if r.c.Topics.Input == "" {
@@ -104,9 +109,8 @@ func (r *replays) once(ctx context.Context) error {
 	defer store.Close()
 	client := start.NewClient(&r.c, shape.MaxMessage, r.log)
 	r.log.Info("replays of dead letters: working on "+r.c.Topics.Input, zap.String("group", r.c.Group))
-	ec := start.EngineConfig(&r.c, adm, client, r.signer, r.log)
+	ec := start.EngineConfig(&r.c, adm, client, r.signer, r.log.With(zap.String("topic", r.c.Topics.Input)))
 	ec.SourceID, ec.Shape, ec.Handler, ec.Store, ec.Turns, ec.Observer = src.ID, shape, handler, store, r.turns, counted{r.obs}
 	ec.MaxRecords, ec.DeadShare = min(ec.MaxRecords, 1000), engine.DeadShare{} // what fails again, somebody wanted to be tried
-	ec.Log = r.log.With(zap.String("topic", r.c.Topics.Input))
 	return engine.Run(ctx, ec)
 }

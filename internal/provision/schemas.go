@@ -3,17 +3,21 @@ package provision
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/security"
 	"github.com/exactly-pipeline/exactly/schema"
 )
 
-// Registry is a client of the schema registry, secured as the settings say.
-func Registry(c *config.Config) (*schema.Registry, error) {
+// Registry is a client of the schema registry, secured as the settings say. around is put around what carries the requests.
+func Registry(c *config.Config, around ...func(http.RoundTripper) http.RoundTripper) (*schema.Registry, error) {
 	transport, err := security.Registry(&c.Registry)
 	if err != nil {
 		return nil, err
+	}
+	for _, a := range around {
+		transport = a(transport)
 	}
 	return schema.NewRegistry(c.Registry.URL, transport)
 }

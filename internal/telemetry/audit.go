@@ -13,7 +13,7 @@ import (
 
 // AuditMetrics are those of an audit that goes on (`exactly audit --follow`).
 type AuditMetrics struct {
-	reg      *prometheus.Registry
+	*catalogue
 	findings *prometheus.GaugeVec
 	through  *prometheus.GaugeVec
 	unproven *prometheus.GaugeVec
@@ -24,28 +24,21 @@ type AuditMetrics struct {
 
 // NewAuditMetrics makes and registers them. All series but those of a partition exist from the start.
 func NewAuditMetrics(build string) *AuditMetrics {
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
-	}
+	c := newCatalogue()
 	m := &AuditMetrics{
-		reg:      prometheus.NewRegistry(),
-		findings: gauge("exactly_audit_findings", "Findings of the last round.", "class"),
-		through:  gauge("exactly_audit_verified_through", "Source offset below which everything is proven in both sinks.", "partition"),
-		unproven: gauge("exactly_audit_unproven_records", "Stored offset less the offset that everything is proven below.", "partition"),
-		rounds:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "exactly_audit_rounds_total", Help: "Rounds by how they ended."}, []string{"outcome"}),
-		took:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "exactly_audit_round_seconds", Help: "How long the last round took."}),
-		clean:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "exactly_audit_last_clean_timestamp_seconds", Help: "When a round last found nothing, Unix time; 0: never."}),
+		catalogue: c,
+		findings:  c.gauges("exactly_audit_findings", "findings of the last round, by class", "class"),
+		through:   c.gauges("exactly_audit_verified_through", "the source offset below which everything is proven in both sinks", "partition"),
+		unproven:  c.gauges("exactly_audit_unproven_records", "stored offset less that: captured, and not proven yet", "partition"),
+		rounds:    c.counters("exactly_audit_rounds_total", "rounds by how they ended: `clean`, `found`, `failed` (a store was away)", "outcome", "clean", "found", "failed"),
+		took:      c.gauge("exactly_audit_round_seconds", "how long the last round took"),
+		clean:     c.gauge("exactly_audit_last_clean_timestamp_seconds", "when a round last found nothing, Unix time; 0: never"),
 	}
-	for _, c := range audit.Classes {
-		m.findings.WithLabelValues(string(c))
+	for _, class := range audit.Classes {
+		m.findings.WithLabelValues(string(class))
 	}
-	for _, o := range []string{"clean", "found", "failed"} {
-		m.rounds.WithLabelValues(o)
-	}
-	info := gauge("exactly_build_info", "1; the labels say which program runs.", "version", "worker")
-	info.WithLabelValues(build, "").Set(1)
-	m.reg.MustRegister(m.findings, m.through, m.unproven, m.rounds, m.took, m.clean, info, collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	c.gauges("exactly_build_info", "1; the labels say which program runs", "version", "worker").WithLabelValues(build, "").Set(1)
+	m.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -73,7 +66,7 @@ func (m *AuditMetrics) Round(r *audit.Report) {
 	m.took.Set(r.Took.Round(time.Millisecond).Seconds())
 }
 
-// Serve answers as Metrics.Serve does; it is always ready.
+// Serve answers as Metrics.Serve does; it is always well.
 func (m *AuditMetrics) Serve(ctx context.Context, addr string) error {
-	return serve(ctx, addr, m.reg, func() string { return "" }, nil)
+	return serve(ctx, addr, m.reg, well{}, nil)
 }

@@ -2,25 +2,33 @@ package telemetry
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
 	"net/http"
-	"net/http/pprof"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/exactly-pipeline/exactly/engine"
 )
 
+// Identity says whose metrics they are.
+type Identity struct {
+	Build, Worker string
+	Topic, Group  string // the input, and who reads it
+
+	StuckAfter time.Duration // a partition with work and without progress for so long, and no store away, is stuck; 0: two minutes
+}
+
 // Metrics are the worker's. It implements engine.Observer.
 type Metrics struct {
-	reg       *prometheus.Registry
+	*catalogue
+	*positions
+	*flow
+	*stores
+	Health *Health
+
 	records   prometheus.Counter
 	rows      prometheus.Counter
 	dead      prometheus.Counter
@@ -35,10 +43,11 @@ type Metrics struct {
 	failures  *prometheus.CounterVec
 	waiting   *prometheus.GaugeVec
 	careful   prometheus.Counter
-	*positions
 
-	mu     sync.Mutex
-	states map[int32]engine.State
+	mu      sync.Mutex
+	states  map[int32]engine.State
+	class   *bounded
+	reasons *bounded
 
 	console http.Handler // below /console/; nil: there is none
 }
@@ -52,63 +61,72 @@ var counted = []engine.EventKind{
 	engine.EvRefused, engine.EvFailed, engine.EvBroken, engine.EvProducerLost,
 }
 
-// NewMetrics makes and registers them. All series but those of a partition exist from the start, with 0: the first error must be a
-// rise, not a series that was never there.
-func NewMetrics(build, worker string) *Metrics {
-	seconds := prometheus.ExponentialBuckets(0.001, 2, 15)
-	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-	}
-	m := &Metrics{
-		reg:       prometheus.NewRegistry(),
-		records:   counter("exactly_captured_records_total", "Records captured in Postgres."),
-		rows:      counter("exactly_captured_rows_total", "Rows captured in Postgres."),
-		dead:      counter("exactly_dead_letters_total", "Dead letters captured."),
-		published: counter("exactly_published_messages_total", "Messages committed to Kafka, drains included."),
-		handle: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "exactly_handle_seconds",
-			Help: "What the handler takes over a record: one in 64.", Buckets: prometheus.ExponentialBuckets(0.000_000_5, 4, 12)}),
-		capture: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "exactly_capture_seconds", Help: "Postgres transactions.", Buckets: seconds}),
-		publish: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "exactly_publish_seconds", Help: "Kafka transactions.", Buckets: seconds}, []string{"outcome"}),
-		queued:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "exactly_in_flight_bytes", Help: "Bytes prepared and not yet published."}),
-		state: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "exactly_partition_state", Help: "1 for the state a partition is in."},
-			[]string{"partition", "state"}),
-		events: map[engine.EventKind]prometheus.Counter{},
-		classes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "exactly_dead_letters_by_class_total",
-			Help: "Dead letters captured, by what was wrong."}, []string{"class"}),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "exactly_transient_failures_total",
-			Help: "Transient failures of partitions, by what was in trouble."}, []string{"reason"}),
-		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "exactly_partition_waiting",
-			Help: "1 while a partition is not at work because of a transient failure, by what was in trouble."}, []string{"partition", "reason"}),
-		careful: counter("exactly_careful_claims_total", "Partitions taken with care: who had them before was gone in the middle of records it had begun."),
+// How many values the labels take that a handler chooses.
+const (
+	maxClasses = 64
+	maxReasons = 16
+)
 
-		positions: newPositions(),
-		states:    map[int32]engine.State{},
+// outcomes of publishes.
+func outcomes() (out []string) {
+	for o := engine.Committed; o <= engine.Lost; o++ {
+		out = append(out, o.String())
 	}
-	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "exactly_build_info", Help: "1; the labels say which program runs, as which worker."},
-		[]string{"version", "worker"})
-	info.WithLabelValues(build, worker).Set(1)
-	events := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "exactly_partition_events_total",
-		Help: "What happened to partitions: assigned, revoked or lost in rebalances, refused captures, failures, …"}, []string{"event"})
+	return out
+}
+
+// NewMetrics makes and registers them. All series but those of a partition exist from the start, with 0.
+func NewMetrics(id Identity) *Metrics {
+	c := newCatalogue()
+	seconds := prometheus.ExponentialBuckets(0.001, 2, 15)
+	known := []string{engine.ClassPanic, engine.ClassRefused, engine.ClassQuarantined}
+	reasons := []string{engine.ReasonPostgres, engine.ReasonKafka, engine.ReasonHandler}
+	m := &Metrics{
+		catalogue: c,
+		records:   c.counter("exactly_captured_records_total", "records captured in Postgres by this process, dead letters included"),
+		rows:      c.counter("exactly_captured_rows_total", "rows captured in Postgres by this process"),
+		dead:      c.counter("exactly_dead_letters_total", "dead letters captured by this process"),
+		published: c.counter("exactly_published_messages_total", "messages committed to Kafka, dead letters and drained gaps included"),
+		handle: c.histogram("exactly_handle_seconds", "what the handler takes over a record (decode, validate, enrich, encode); one record in 64 is timed",
+			prometheus.ExponentialBuckets(0.000_000_5, 4, 12)),
+		capture: c.histogram("exactly_capture_seconds", "Postgres transactions of captures", seconds),
+		publish: c.histograms("exactly_publish_seconds",
+			"Kafka transactions that ended `committed`, `aborted`, with a `stale stamp` (refused in a rebalance), or `lost` (unknown, fenced, fatal)", seconds, "outcome", outcomes()...),
+		queued:   c.gauge("exactly_in_flight_bytes", "bytes prepared and not yet published"),
+		state:    c.gauges("exactly_partition_state", "1 for the state each partition of this worker is in; the states are in [protocol.md](protocol.md#one-partitions-life)", "partition", "state"),
+		events:   map[engine.EventKind]prometheus.Counter{},
+		classes:  c.counters("exactly_dead_letters_by_class_total", "dead letters by class: `panic`, `refused`, `quarantined` (see [failures.md](failures.md#dead-letters)), and the handler's own", "class", known...),
+		failures: c.counters("exactly_transient_failures_total", "how often a partition gave up for a while because `postgres`, `kafka`, the `registry` or another part of the `handler` was in trouble", "reason", reasons...),
+		waiting:  c.gauges("exactly_partition_waiting", "1 from such a failure until the partition is at work again; nothing of it is dropped meanwhile", "partition", "reason"),
+		careful: c.counter("exactly_careful_claims_total",
+			"partitions taken with care: who had them before was gone in the middle of records it had begun; more than one a day without workers being killed means [a record that kills them](failures.md#a-record-that-kills-the-worker), or too little memory"),
+		states: map[int32]engine.State{}, class: newBounded(maxClasses, known...), reasons: newBounded(maxReasons, reasons...),
+	}
+	c.gauges("exactly_build_info", "1; the labels say which version runs, as which worker", "version", "worker").WithLabelValues(id.Build, id.Worker).Set(1)
+	kinds := make([]string, len(counted))
+	for i, k := range counted {
+		kinds[i] = string(k)
+	}
+	events := c.counters("exactly_partition_events_total", "counted once a partition: `assigned`, `revoked`, `lost` (rebalances), `held`, `unstable` and `predecessors-fenced` (take-overs), "+
+		"`scanned` (the group offset was gone), `refused` (fenced at a capture), `failed` (a store was away, tried again), `broken` (stopped for a person), "+
+		"`producer-lost` (fenced, fatal, or a commit's outcome unknown)", "event", kinds...)
 	for _, k := range counted {
 		m.events[k] = events.WithLabelValues(string(k))
 	}
-	for _, c := range []string{engine.ClassPanic, engine.ClassRefused, engine.ClassQuarantined} {
-		m.classes.WithLabelValues(c)
-	}
-	for _, r := range []string{engine.ReasonPostgres, engine.ReasonKafka, engine.ReasonHandler} {
-		m.failures.WithLabelValues(r)
-	}
-	for o := engine.Committed; o <= engine.Lost; o++ {
-		m.publish.WithLabelValues(o.String())
-	}
-	m.reg.MustRegister(m.records, m.rows, m.dead, m.published, m.handle, m.capture, m.publish, m.queued, m.state, info, events,
-		m.classes, m.failures, m.waiting, m.careful, m.gap, m.lag, m.end, m.partitions, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.positions = newPositions(c, id)
+	m.flow = newFlow(c, seconds, known)
+	m.stores = newStores(c)
+	m.Health = newHealth(id.StuckAfter)
+	m.reg.MustRegister(newPartitions(m), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
+func label(partition int32) string { return strconv.Itoa(int(partition)) }
+
 // State implements engine.Observer.
 func (m *Metrics) State(partition int32, s engine.State) {
-	p := strconv.Itoa(int(partition))
+	p := label(partition)
+	m.Health.state(partition, s)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if was, ok := m.states[partition]; ok {
@@ -133,23 +151,44 @@ func (m *Metrics) Event(_ int32, k engine.EventKind) {
 	}
 }
 
-// Captured implements engine.Observer.
-func (m *Metrics) Captured(records, rows, dead int64, took time.Duration) {
+// Offsets implements engine.Observer.
+func (m *Metrics) Offsets(partition int32, stored, group int64) {
+	m.Health.offsets(partition, stored, group)
+	m.moved(partition, stored, group)
+}
+
+// LogEnds takes where the input's partitions end now; nil: nobody can say.
+func (m *Metrics) LogEnds(ends map[int32]int64) {
+	m.Health.kafka(ends != nil)
+	m.ends(ends)
+}
+
+// Captured implements engine.Observer. What it took, Transaction tells.
+func (m *Metrics) Captured(records, rows, dead int64, _ time.Duration) {
 	m.records.Add(float64(records))
 	m.rows.Add(float64(rows))
 	m.dead.Add(float64(dead))
-	m.capture.Observe(took.Seconds())
 }
 
 // Dead implements engine.Observer.
-func (m *Metrics) Dead(class string, n int64) { m.classes.WithLabelValues(class).Add(float64(n)) }
+func (m *Metrics) Dead(class string, n int64) {
+	m.mu.Lock()
+	class = m.class.of(class)
+	m.mu.Unlock()
+	m.classes.WithLabelValues(class).Add(float64(n))
+	m.failed.WithLabelValues(class).Add(float64(n))
+}
 
 // Failed implements engine.Observer.
 func (m *Metrics) Failed(partition int32, reason string) {
-	p := strconv.Itoa(int(partition))
+	m.mu.Lock()
+	reason = m.reasons.of(reason)
+	m.mu.Unlock()
+	p := label(partition)
 	m.failures.WithLabelValues(reason).Inc()
 	m.waiting.DeletePartialMatch(prometheus.Labels{"partition": p})
 	m.waiting.WithLabelValues(p, reason).Set(1)
+	m.Health.failed(partition, reason)
 }
 
 // Handled is told by engine.Measured. Failures are counted by Failed and Dead, which know what becomes of them.
@@ -159,67 +198,27 @@ func (m *Metrics) Handled(took time.Duration, _ error) {
 	}
 }
 
-// Published implements engine.Observer.
-func (m *Metrics) Published(messages int64, took time.Duration, o engine.Outcome) {
+// Published implements engine.Observer. What it took, Transaction tells.
+func (m *Metrics) Published(messages int64, _ time.Duration, _ engine.Outcome) {
 	m.published.Add(float64(messages))
-	m.publish.WithLabelValues(o.String()).Observe(took.Seconds())
 }
 
 // Queued implements engine.Observer.
-func (m *Metrics) Queued(bytes int) { m.queued.Set(float64(bytes)) }
+func (m *Metrics) Queued(bytes int) {
+	m.queued.Set(float64(bytes))
+	m.Health.beats()
+}
 
 // Careful implements engine.Observer.
 func (m *Metrics) Careful(int32) { m.careful.Inc() }
 
-// trouble says which partitions are not at work, and why not.
-func (m *Metrics) trouble() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for p, s := range m.states {
-		if s == engine.Stopped || s == engine.Held {
-			return fmt.Sprintf("partition %d is %s", p, s)
-		}
-	}
-	return ""
-}
-
-// Serve answers /metrics, /healthz (the process is up), /readyz (no partition is stopped or held) and /debug/pprof on addr until ctx
-// is done.
+// Serve answers /metrics, /livez, /readyz, /startupz and /healthz (as /livez, its older name) on addr until ctx is done.
 func (m *Metrics) Serve(ctx context.Context, addr string) error {
-	return serve(ctx, addr, m.reg, m.trouble, m.console)
+	return serve(ctx, addr, m.reg, m.Health, m.console)
 }
 
-func serve(ctx context.Context, addr string, reg *prometheus.Registry, trouble func() string, console http.Handler) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("http.addr: %w (set EXACTLY_HTTP_ADDR to another address, or to nothing)", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if why := trouble(); why != "" {
-			http.Error(w, why, http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	if console != nil {
-		mux.Handle("/console/", console)
-	}
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		<-ctx.Done()
-		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = srv.Shutdown(c) // the process ends
-	}()
-	go func() {
-		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			_ = l.Close()
-		}
-	}()
-	return nil
-}
+// Starting says what the start waits for now.
+func (m *Metrics) Starting(what string) { m.Health.Starting(what) }
+
+// Postgres takes what a look at the database found; "": all is well with it.
+func (m *Metrics) Postgres(trouble string) { m.Health.Postgres(trouble) }

@@ -14,8 +14,22 @@ import (
 	"github.com/exactly-pipeline/exactly/engine"
 )
 
-// get asks a listener of m's for a path.
+var ours = Identity{Build: "v1", Worker: "w1", Topic: "in", Group: "g"}
+
+// ask asks a listener of m's for a path, and returns the body.
+func ask(t *testing.T, m *Metrics, path string, h http.Header) string {
+	t.Helper()
+	_, body := answer(t, m.Serve, path, h)
+	return body
+}
+
 func get(t *testing.T, m *Metrics, path string) (int, string) {
+	t.Helper()
+	return answer(t, m.Serve, path, nil)
+}
+
+// answer is that of a listener which serve makes.
+func answer(t *testing.T, serve func(context.Context, string) error, path string, h http.Header) (int, string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -23,9 +37,10 @@ func get(t *testing.T, m *Metrics, path string) (int, string) {
 	require.NoError(t, err)
 	addr := l.Addr().String()
 	require.NoError(t, l.Close())
-	require.NoError(t, m.Serve(ctx, addr))
+	require.NoError(t, serve(ctx, addr))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, http.NoBody)
 	require.NoError(t, err)
+	req.Header = h
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer res.Body.Close()
@@ -39,18 +54,18 @@ func scrape(t *testing.T, m *Metrics) []string {
 	t.Helper()
 	code, text := get(t, m, "/metrics")
 	require.Equal(t, http.StatusOK, code)
-	var ours []string
+	var own []string
 	for _, line := range strings.Split(text, "\n") {
-		if strings.HasPrefix(line, "exactly_") {
-			ours = append(ours, line)
+		if line != "" && line[0] != '#' && !strings.HasPrefix(line, "go_") && !strings.HasPrefix(line, "process_") {
+			own = append(own, line)
 		}
 	}
-	return ours
+	return own
 }
 
 // The gap is known as soon as the engine tells it, the lag once the log's end is, and a partition that goes takes its series along.
 func TestPositions(t *testing.T) {
-	m := NewMetrics("v1", "w1")
+	m := NewMetrics(ours)
 	m.State(3, engine.Consuming)
 	m.State(4, engine.Consuming)
 	m.Offsets(3, 120, 100)
@@ -66,6 +81,7 @@ func TestPositions(t *testing.T) {
 	require.Contains(t, got, `exactly_lag_records{partition="4"} 0`)
 	require.Contains(t, got, `exactly_log_end_offset{partition="3"} 150`)
 	require.Contains(t, got, `exactly_input_partitions 3`)
+	require.Contains(t, got, `kafka_consumer_lag{group="g",partition="3",topic="in"} 50`)
 	require.NotContains(t, strings.Join(got, "\n"), `partition="5"`)
 
 	m.LogEnds(nil) // Kafka is away
@@ -85,7 +101,7 @@ func TestPositions(t *testing.T) {
 
 // Every series of trouble is there from the start: a rate of something that was never seen is no zero.
 func TestSeriesAreThereFromTheStart(t *testing.T) {
-	m := NewMetrics("v1", "w1")
+	m := NewMetrics(ours)
 	got := scrape(t, m)
 	require.Contains(t, got, `exactly_build_info{version="v1",worker="w1"} 1`)
 	for _, k := range counted {
@@ -96,22 +112,9 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 	}
 	m.Event(1, engine.EvRefused)
 	m.Event(1, engine.EvCaptured) // happens at every capture: not counted
-	m.Published(5, time.Millisecond, engine.Lost)
+	m.Transaction(&engine.Transaction{Kind: engine.Publish, Outcome: "lost", Took: time.Millisecond})
 	got = scrape(t, m)
 	require.Contains(t, got, `exactly_partition_events_total{event="refused"} 1`)
 	require.Contains(t, got, `exactly_publish_seconds_count{outcome="lost"} 1`)
 	require.NotContains(t, strings.Join(got, "\n"), `event="captured"`)
-}
-
-func TestReadiness(t *testing.T) {
-	m := NewMetrics("v1", "w1")
-	m.State(3, engine.Consuming)
-	code, _ := get(t, m, "/readyz")
-	require.Equal(t, http.StatusOK, code)
-	m.State(4, engine.Stopped)
-	code, text := get(t, m, "/readyz")
-	require.Equal(t, http.StatusServiceUnavailable, code)
-	require.Contains(t, text, "partition 4 is stopped")
-	code, _ = get(t, m, "/healthz")
-	require.Equal(t, http.StatusOK, code, "a restart would not help")
 }

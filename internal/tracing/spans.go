@@ -6,6 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/exactly-pipeline/exactly/engine"
@@ -21,6 +22,11 @@ type store struct {
 func (s *store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, error) {
 	ctx, span := s.t.tracer.Start(ctx, "capture "+s.t.cfg.Topic, trace.WithSpanKind(trace.SpanKindConsumer))
 	defer span.End()
+	if c := span.SpanContext(); c.IsSampled() {
+		for _, b := range batches {
+			b.Trace = c.TraceID().String()
+		}
+	}
 	seqs, err := s.Store.Capture(ctx, batches)
 	if !span.IsRecording() {
 		return seqs, err
@@ -39,6 +45,8 @@ func (s *store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, 
 	}
 	span.SetAttributes(s.t.fixed...)
 	span.SetAttributes(r.attributes()...)
+	span.SetAttributes(semconv.MessagingOperationName("capture"), semconv.MessagingOperationTypeProcess, semconv.MessagingDestinationName(s.t.cfg.Topic),
+		semconv.MessagingBatchMessageCount(int(records)))
 	span.SetAttributes(attribute.Int64("exactly.records", records), attribute.Int64("exactly.rows", rows),
 		attribute.Int64("exactly.dead_letters", dead), attribute.Int64("exactly.events", events))
 	if len(refused) > 0 {
@@ -46,8 +54,7 @@ func (s *store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, 
 	}
 	l.addTo(span)
 	if err != nil {
-		span.RecordError(err)
-		span.SetStatus(codes.Error, "the outcome is unknown")
+		failed(span, err, "the outcome is unknown")
 		return seqs, err
 	}
 	s.t.captured(batches, seqs, span.SpanContext())
@@ -57,17 +64,35 @@ func (s *store) Capture(ctx context.Context, batches []*engine.Batch) ([]int64, 
 // publisher traces Kafka transactions. Its other calls are the publisher's own.
 type publisher struct {
 	engine.Publisher
-	t *Tracing
+	t     *Tracing
+	trace string // of the last transaction
+}
+
+// Trace implements engine.Traced.
+func (p *publisher) Trace() string { return p.trace }
+
+// failed marks a span.
+func failed(span trace.Span, err error, says string) {
+	if err == nil {
+		return
+	}
+	span.RecordError(err)
+	span.SetAttributes(semconv.ErrorType(err))
+	span.SetStatus(codes.Error, says)
 }
 
 // Publish implements engine.Publisher.
 func (p *publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func() bool) (engine.Outcome, error) {
-	name := "publish "
+	name := "publish"
 	if slices.ContainsFunc(items, func(it engine.Item) bool { return it.Drain }) {
-		name = "drain "
+		name = "drain"
 	}
-	_, span := p.t.tracer.Start(context.Background(), name+p.t.cfg.Topic, trace.WithSpanKind(trace.SpanKindProducer))
+	_, span := p.t.tracer.Start(context.Background(), name+" "+p.t.cfg.Output, trace.WithSpanKind(trace.SpanKindProducer))
 	defer span.End()
+	p.trace = ""
+	if c := span.SpanContext(); c.IsSampled() {
+		p.trace = c.TraceID().String()
+	}
 	outcome, err := p.Publisher.Publish(items, s, cancelled)
 	if !span.IsRecording() {
 		return outcome, err
@@ -88,13 +113,12 @@ func (p *publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 	}
 	span.SetAttributes(p.t.fixed...)
 	span.SetAttributes(r.attributes()...)
-	span.SetAttributes(attribute.Int("exactly.messages", messages), attribute.Int("exactly.bytes", bytes),
+	span.SetAttributes(semconv.MessagingOperationName(name), semconv.MessagingOperationTypeSend, semconv.MessagingDestinationName(p.t.cfg.Output),
+		semconv.MessagingBatchMessageCount(messages))
+	span.SetAttributes(attribute.String("exactly.input", p.t.cfg.Topic), attribute.Int("exactly.messages", messages), attribute.Int("exactly.bytes", bytes),
 		attribute.String("exactly.outcome", outcome.String()))
 	l.addTo(span)
-	if err != nil {
-		span.RecordError(err)
-		span.SetStatus(codes.Error, outcome.String())
-	}
+	failed(span, err, outcome.String())
 	return outcome, err
 }
 

@@ -51,7 +51,7 @@ func (f *fakePublisher) Publish([]engine.Item, engine.Stamp, func() bool) (engin
 	return f.outcome, f.err
 }
 
-var config = Config{Endpoint: "http://unused", Build: "v1", Worker: "w1", Group: "g", Topic: "in"}
+var config = Config{Endpoint: "http://unused", Build: "v1", Worker: "w1", Group: "g", Topic: "in", Output: "out"}
 
 func inMemory(t *testing.T) (*Tracing, *tracetest.InMemoryExporter) {
 	t.Helper()
@@ -98,9 +98,10 @@ func TestOffWrapsNothing(t *testing.T) {
 func TestCaptureAndPublish(t *testing.T) {
 	tr, out := inMemory(t)
 	s, p := tr.Store(&fakeStore{seqs: []int64{7, 0}}), tr.Publisher(&fakePublisher{outcome: engine.Committed})
-	seqs, err := s.Capture(t.Context(), []*engine.Batch{
+	batches := []*engine.Batch{
 		batch(0, 100, 110, 4, message(100, traceparent(1, "01")), message(101, "")), batch(3, 50, 60, 9, message(50, traceparent(2, "01"))),
-	})
+	}
+	seqs, err := s.Capture(t.Context(), batches)
 	require.NoError(t, err)
 	require.Equal(t, []int64{7, 0}, seqs)
 	outcome, err := p.Publish([]engine.Item{
@@ -115,7 +116,15 @@ func TestCaptureAndPublish(t *testing.T) {
 	require.Len(t, spans, 2)
 	capture, publish := spans[0], spans[1]
 	require.Equal(t, "capture in", capture.Name)
+	require.Equal(t, capture.SpanContext.TraceID().String(), batches[1].Trace, "logs and exemplars lead to it")
+	require.Equal(t, publish.SpanContext.TraceID().String(), p.(engine.Traced).Trace())
 	got := values(capture)
+	for name, want := range map[string]any{
+		"messaging.system": "kafka", "messaging.operation.name": "capture", "messaging.operation.type": "process", "messaging.destination.name": "in",
+		"messaging.batch.message_count": int64(20), "messaging.consumer.group.name": "g",
+	} {
+		require.Equal(t, want, got[name], name)
+	}
 	require.Equal(t, []int64{0, 3}, got["exactly.partitions"])
 	require.Equal(t, []int64{100, 50}, got["exactly.from_offsets"])
 	require.Equal(t, []int64{110, 60}, got["exactly.to_offsets"])
@@ -128,12 +137,18 @@ func TestCaptureAndPublish(t *testing.T) {
 	require.Equal(t, fmt.Sprintf("%032x", 1), capture.Links[0].SpanContext.TraceID().String())
 	require.Contains(t, capture.Resource.Attributes(), attribute.String("service.instance.id", "w1"))
 
-	require.Equal(t, "publish in", publish.Name)
+	require.Equal(t, "publish out", publish.Name)
 	got = values(publish)
 	require.Equal(t, []int64{0, 1}, got["exactly.partitions"])
 	require.Equal(t, []int64{100, 30}, got["exactly.from_offsets"])
 	require.Equal(t, []int64{120, 30}, got["exactly.to_offsets"])
 	require.Equal(t, int64(3), got["exactly.messages"])
+	for name, want := range map[string]any{
+		"messaging.system": "kafka", "messaging.operation.name": "publish", "messaging.operation.type": "send", "messaging.destination.name": "out",
+		"messaging.batch.message_count": int64(3), "exactly.input": "in",
+	} {
+		require.Equal(t, want, got[name], name)
+	}
 	require.Equal(t, "committed", got["exactly.outcome"])
 	require.Len(t, publish.Links, 2)
 	require.Equal(t, capture.SpanContext.SpanID(), publish.Links[0].SpanContext.SpanID())
@@ -156,7 +171,7 @@ func TestAbortedAndAgain(t *testing.T) {
 	spans := out.GetSpans()
 	require.Len(t, spans, 3)
 	for _, publish := range spans[1:] {
-		require.Equal(t, "drain in", publish.Name)
+		require.Equal(t, "drain out", publish.Name)
 		require.Len(t, publish.Links, 1)
 		require.Equal(t, spans[0].SpanContext.SpanID(), publish.Links[0].SpanContext.SpanID())
 	}
@@ -248,7 +263,10 @@ func TestOverTheWire(t *testing.T) {
 		w.Header().Set("Content-Type", "application/x-protobuf")
 	}))
 	defer srv.Close()
-	for _, endpoint := range []string{srv.URL, srv.URL + "/", srv.URL + "/v1/traces"} {
+	for _, endpoint := range []string{srv.URL, srv.URL + "/", srv.URL + "/v1/traces", ""} {
+		if endpoint == "" { // OpenTelemetry's own variables say it
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
+		}
 		cfg := config
 		cfg.Endpoint = endpoint
 		core, logs := observer.New(zap.WarnLevel)
@@ -264,6 +282,52 @@ func TestOverTheWire(t *testing.T) {
 		require.Equal(t, "capture in", spans[0].GetName())
 		require.Len(t, spans[0].GetLinks(), 1)
 	}
+}
+
+// Nobody asks for traces, or somebody asks for none.
+func TestNotAsked(t *testing.T) {
+	for _, env := range []map[string]string{
+		{}, {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, {"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"},
+	} {
+		for _, n := range []string{"OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SDK_DISABLED"} {
+			t.Setenv(n, env[n])
+		}
+		tr, err := Start(t.Context(), Config{}, zap.NewNop())
+		require.NoError(t, err)
+		require.Nil(t, tr)
+		require.Nil(t, tr.Postgres())
+	}
+	t.Setenv("OTEL_SDK_DISABLED", "")
+	t.Setenv("OTEL_TRACES_EXPORTER", "carrier pigeon")
+	_, err := Start(t.Context(), Config{}, zap.NewNop())
+	require.ErrorContains(t, err, "carrier pigeon")
+}
+
+// A click's trace begins with its producer; what is not sampled has no header.
+func TestClick(t *testing.T) {
+	tr, out := inMemory(t)
+	header, sent := tr.Click("in")
+	sent(nil)
+	_, sent = tr.Click("in")
+	sent(errors.New("queue full"))
+	spans := out.GetSpans()
+	require.Len(t, spans, 2)
+	s, ok := parse([]byte(header))
+	require.True(t, ok)
+	require.Equal(t, spans[0].SpanContext.TraceID(), s.TraceID())
+	require.Equal(t, spans[0].SpanContext.SpanID(), s.SpanID())
+	require.Equal(t, "send in", spans[0].Name)
+	require.Equal(t, "in", values(spans[0])["messaging.destination.name"])
+	require.Equal(t, codes.Unset, spans[0].Status.Code)
+	require.Equal(t, codes.Error, spans[1].Status.Code)
+	require.NotEmpty(t, values(spans[1])["error.type"])
+
+	t.Setenv("OTEL_TRACES_SAMPLER", "always_off")
+	tr, out = inMemory(t)
+	header, sent = tr.Click("in")
+	sent(nil)
+	require.Empty(t, header)
+	require.Empty(t, out.GetSpans())
 }
 
 // A collector that never answers costs the transactions nothing, and the stop little; it is said once.

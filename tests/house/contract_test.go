@@ -24,7 +24,7 @@ var commands = map[string][]string{
 	"offsets accept-loss": {"--partition", "--to", "--reason"}, "offsets reset": {"--partition", "--to", "--reason", "--by"}, "offsets hold": {"--partition", "--reason"}, "offsets release": {"--partition"},
 	"ledger": nil, "ledger show": {"--partition", "--json"}, "ledger verify": {"--public-key", "--json"}, "ledger keygen": {"--out"},
 	"schema": nil, "schema register": {"--keep-level", "--json"}, "schema check": {"--json"}, "schema show": {"--json"},
-	"config print": {"--json", "--origin"}, "health": {"--ready"}, "chaos": {"--i-understand", "--kills", "--seed", "--out", "--json"},
+	"config print": {"--json", "--origin"}, "health": {"--ready", "--started"}, "chaos": {"--i-understand", "--kills", "--seed", "--out", "--json"},
 	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
 	"config check": {"--json"}, "version": {"--json"}, "man": {"--dir"},
 	"console": nil, "console token": {"--name", "--role", "--json"}, "prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},

@@ -84,6 +84,8 @@ func TestLibrariesHaveAnOwner(t *testing.T) {
 		{"github.com/knadh/koanf", []string{"internal/config"}},
 		{"github.com/prometheus/client_golang", []string{"internal/telemetry"}},
 		{"go.opentelemetry.io/otel", []string{"internal/tracing"}},
+		{"go.opentelemetry.io/contrib", []string{"internal/tracing"}},
+		{"github.com/exaring/otelpgx", []string{"internal/tracing"}},
 		{"github.com/twmb/franz-go/pkg/kfake", []string{"internal/stack"}},
 		{"github.com/fergusstrange/embedded-postgres", []string{"internal/stack"}},
 		{"github.com/Shopify/toxiproxy/v2", []string{"internal/chaos/rig"}}, // not in the program

@@ -220,15 +220,23 @@ func TestComposeObserves(t *testing.T) {
 		}
 	}
 	require.ElementsMatch(t, workers, prom.Scrape[0].Static[0].Targets)
-	require.Len(t, prom.Rules, 1)
-	require.Equal(t, filepath.Join(mustAbs(t, root), "configs/prometheus/alerts.yml"), mounted(t, p.Services["prometheus"], prom.Rules[0]))
+	require.Len(t, prom.Rules, 2)
+	for i, name := range []string{"recording.yml", "alerts.yml"} { // what is recorded first, so that alerts ask for what is new
+		require.Equal(t, filepath.Join(mustAbs(t, root), "configs/prometheus", name), mounted(t, p.Services["prometheus"], prom.Rules[i]))
+	}
+	require.Contains(t, p.Services["prometheus"].Command, "--enable-feature=exemplar-storage")
 
 	var sources struct {
 		Datasources []struct {
 			UID, Type, URL string
+			JSONData       struct {
+				Exemplars []struct{ Name, DatasourceUID string } `json:"exemplarTraceIdDestinations"`
+			}
 		}
 	}
 	require.NoError(t, yaml.Unmarshal(read(t, composeDir+"/grafana/provisioning/datasources/datasources.yaml"), &sources))
+	require.Equal(t, "trace_id", sources.Datasources[0].JSONData.Exemplars[0].Name, "what the program's exemplars call it")
+	require.Equal(t, sources.Datasources[1].UID, sources.Datasources[0].JSONData.Exemplars[0].DatasourceUID)
 	for _, d := range sources.Datasources {
 		host, port, err := net.SplitHostPort(hostOf(t, d.URL))
 		require.NoError(t, err)
@@ -240,7 +248,9 @@ func TestComposeObserves(t *testing.T) {
 	}
 	require.NoError(t, yaml.Unmarshal(read(t, composeDir+"/grafana/provisioning/dashboards/dashboards.yaml"), &providers))
 	grafana := p.Services["grafana"]
-	require.FileExists(t, filepath.Join(mounted(t, grafana, providers.Providers[0].Options.Path), "exactly.json"))
+	for _, name := range dashboards {
+		require.FileExists(t, filepath.Join(mounted(t, grafana, providers.Providers[0].Options.Path), name))
+	}
 	require.FileExists(t, mounted(t, grafana, *grafana.Environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]))
 	require.DirExists(t, mounted(t, grafana, "/etc/grafana/provisioning/datasources"))
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -20,18 +22,20 @@ import (
 	"github.com/exactly-pipeline/exactly/audit"
 	"github.com/exactly-pipeline/exactly/engine"
 	"github.com/exactly-pipeline/exactly/internal/telemetry"
+	"github.com/exactly-pipeline/exactly/ledger"
 )
 
-// rule is an alert of configs/prometheus/alerts.yml.
+// rule is an alert of configs/prometheus/alerts.yml, or a record of recording.yml.
 type rule struct {
 	Alert       string            `json:"alert"`
+	Record      string            `json:"record"`
 	Expr        string            `json:"expr"`
 	For         string            `json:"for"`
 	Labels      map[string]string `json:"labels"`
 	Annotations map[string]string `json:"annotations"`
 }
 
-func alerts(t *testing.T) []rule {
+func rulesOf(t *testing.T, name string) []rule {
 	t.Helper()
 	var file struct {
 		Groups []struct {
@@ -39,10 +43,28 @@ func alerts(t *testing.T) []rule {
 			Rules []rule `json:"rules"`
 		} `json:"groups"`
 	}
-	require.NoError(t, yaml.UnmarshalStrict(read(t, "configs/prometheus/alerts.yml"), &file))
+	require.NoError(t, yaml.UnmarshalStrict(read(t, "configs/prometheus/"+name), &file))
 	require.Len(t, file.Groups, 1)
 	require.NotEmpty(t, file.Groups[0].Rules)
 	return file.Groups[0].Rules
+}
+
+func alerts(t *testing.T) []rule { return rulesOf(t, "alerts.yml") }
+
+// recorded are the labels of what recording.yml records, by its name.
+func recorded(t *testing.T) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	for _, r := range rulesOf(t, "recording.yml") {
+		require.Regexp(t, `^exactly:[a-z_]+:[a-z0-9_]+$`, r.Record)
+		expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr)
+		require.NoError(t, err, r.Record)
+		out[r.Record] = []string{}
+		if a, ok := expr.(*parser.AggregateExpr); ok {
+			out[r.Record] = append(out[r.Record], a.Grouping...)
+		}
+	}
+	return out
 }
 
 // panel is what of a Grafana panel is looked at.
@@ -61,20 +83,26 @@ type panel struct {
 	} `json:"targets"`
 }
 
-func dashboard(t *testing.T) []panel {
+// dashboards are those of configs/grafana.
+var dashboards = []string{"exactly.json", "partition.json", "latency.json", "chaos.json"}
+
+func dashboard(t *testing.T, name string) []panel {
 	t.Helper()
 	var d struct {
 		UID, Title    string
 		SchemaVersion int
 		Panels        []panel
 		Templating    struct {
-			List []struct{ Name, Type, Query string }
+			List []struct {
+				Name, Type string
+				Query      any
+			}
 		}
 	}
-	require.NoError(t, json.Unmarshal(read(t, "configs/grafana/exactly.json"), &d))
+	require.NoError(t, json.Unmarshal(read(t, "configs/grafana/"+name), &d))
 	require.NotEmpty(t, d.UID)
+	require.NotEmpty(t, d.Title)
 	require.Positive(t, d.SchemaVersion)
-	require.Len(t, d.Templating.List, 1)
 	require.Equal(t, "datasource", d.Templating.List[0].Name)
 	return d.Panels
 }
@@ -86,18 +114,38 @@ func queries(t *testing.T) map[string]string {
 	for _, r := range alerts(t) {
 		all["alert "+r.Alert] = r.Expr
 	}
-	for _, p := range dashboard(t) {
-		for _, q := range p.Targets {
-			all[fmt.Sprintf("panel %q %s", p.Title, q.RefID)] = strings.ReplaceAll(q.Expr, "$__rate_interval", "1m")
+	for _, r := range rulesOf(t, "recording.yml") {
+		all["record "+r.Record] = r.Expr
+	}
+	for _, name := range dashboards {
+		for _, p := range dashboard(t, name) {
+			for _, q := range p.Targets {
+				all[fmt.Sprintf("%s, panel %q %s", name, p.Title, q.RefID)] = strings.ReplaceAll(q.Expr, "$__rate_interval", "1m")
+			}
 		}
 	}
 	return all
 }
 
-func TestDashboard(t *testing.T) {
+func TestDashboards(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "configs/grafana/*.json"))
+	require.NoError(t, err)
+	require.Len(t, files, len(dashboards))
+	uids := map[string]bool{}
+	for _, name := range dashboards {
+		var d struct{ UID string }
+		require.NoError(t, json.Unmarshal(read(t, "configs/grafana/"+name), &d))
+		require.False(t, uids[d.UID], "%s: another has its uid", name)
+		uids[d.UID] = true
+		t.Run(name, func(t *testing.T) { checkPanels(t, dashboard(t, name)) })
+	}
+}
+
+func checkPanels(t *testing.T, panels []panel) {
+	t.Helper()
 	ids := map[int]bool{}
 	var taken []panel
-	for _, p := range dashboard(t) {
+	for _, p := range panels {
 		require.False(t, ids[p.ID], "panel %q: another has the id %d", p.Title, p.ID)
 		ids[p.ID] = true
 		require.LessOrEqual(t, p.GridPos.X+p.GridPos.W, 24, "panel %q is wider than the grid", p.Title)
@@ -144,12 +192,44 @@ func TestAlertsAreExplained(t *testing.T) {
 	require.ElementsMatch(t, names, told)
 }
 
+// Each alert has a case in which it fires, and one in which it must not. `make rules` has promtool try them.
+func TestAlertsAreTried(t *testing.T) {
+	var file struct {
+		Tests []struct {
+			Name  string `json:"name"`
+			Rules []struct {
+				Alert string `json:"alertname"`
+				Fires []any  `json:"exp_alerts"`
+			} `json:"alert_rule_test"`
+		} `json:"tests"`
+	}
+	require.NoError(t, yaml.Unmarshal(read(t, "configs/prometheus/tests.yml"), &file))
+	fires, quiet := map[string]int{}, map[string]int{}
+	for _, c := range file.Tests {
+		for _, r := range c.Rules {
+			if len(r.Fires) > 0 {
+				fires[r.Alert]++
+			} else {
+				quiet[r.Alert]++
+			}
+		}
+	}
+	for _, r := range alerts(t) {
+		require.Equal(t, 1, fires[r.Alert], "%s: no case in which it fires", r.Alert)
+		require.Equal(t, 1, quiet[r.Alert], "%s: no case in which it is quiet", r.Alert)
+	}
+	require.Len(t, fires, len(alerts(t)), "a case of an alert that does not exist")
+}
+
 // What dashboards and alerts ask for is there as soon as a worker has partitions.
 func TestQueriesAskForWhatExists(t *testing.T) {
-	m := telemetry.NewMetrics("v1", "w1")
+	m := telemetry.NewMetrics(telemetry.Identity{Build: "v1", Worker: "w1", Topic: "in", Group: "g"})
 	m.State(0, engine.Consuming)
 	m.Offsets(0, 10, 5)
 	m.LogEnds(map[int32]int64{0: 20})
+	m.Claimed(0, &engine.Claim{Epoch: 1, Head: &ledger.Head{At: "2026-01-31T10:00:00Z"}})
+	m.Failed(0, engine.ReasonPostgres)
+	m.Geo(time.Unix(0, 0), func() (int64, int64) { return 0, 0 })
 	addr := free(t)
 	require.NoError(t, m.Serve(t.Context(), addr))
 	checkQueries(t, get(t, "http://"+addr+"/metrics"), "none")
@@ -211,8 +291,19 @@ func checkSelector(t *testing.T, where string, s *parser.VectorSelector, familie
 	switch s.Name {
 	case "up": // likewise
 		return has
+	case "kafka_consumer_lag": // its series come and go with Kafka's answers
+		for _, l := range []string{"topic", "partition", "group"} {
+			has[l] = true
+		}
+		return has
 	case "ALERTS":
 		has["alertstate"], has["alertname"] = true, true
+		return has
+	}
+	if of, ok := recorded(t)[s.Name]; ok {
+		for _, l := range of {
+			has[l] = true
+		}
 		return has
 	}
 	name := s.Name
@@ -239,6 +330,9 @@ func checkSelector(t *testing.T, where string, s *parser.VectorSelector, familie
 			wanted = strings.Split(m.Value, "|")
 		}
 		for _, w := range wanted {
+			if strings.HasPrefix(w, "$") { // a variable of the dashboard's
+				continue
+			}
 			require.Contains(t, values[m.Name], w, "%s: %s is never %q", where, m.Name, w)
 		}
 	}

@@ -237,6 +237,12 @@ func (observer) Dead(string, int64)                             {}
 func (observer) Failed(int32, string)                           {}
 func (observer) Queued(int)                                     {}
 func (observer) Careful(int32)                                  {}
+func (observer) Rebalanced(engine.EventKind, int)               {}
+func (observer) Claimed(int32, *engine.Claim)                   {}
+func (observer) Transaction(*engine.Transaction)                {}
+func (observer) Landed(int32, *engine.Landing)                  {}
+func (observer) Pulse(int32, *engine.PartitionPulse)            {}
+func (observer) Polled(time.Duration)                           {}
 
 // handler enriches: no two attempts at a record give the same. One record in some is poison.
 type handler struct{ w *worker }
