@@ -119,7 +119,7 @@ func copyFranz(ctx context.Context) error {
 	output := os.Getenv("BENCH_OUTPUT")
 	s, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(os.Getenv("BENCH_BROKERS")), kgo.ConsumerGroup(os.Getenv("BENCH_GROUP")), kgo.ConsumeTopics(input),
 		kgo.TransactionalID(os.Getenv("BENCH_GROUP")), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RequireStableFetchOffsets(),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.MaxBufferedRecords(2*inTransaction), kgo.ProducerLinger(100*time.Millisecond))
 	if err != nil {
 		return err
