@@ -64,6 +64,7 @@ type Kafka struct {
 	Client             string        `koanf:"client"`              // confluent (librdkafka) or franz (franz-go)
 	Brokers            string        `koanf:"brokers"`             // host:port, comma separated
 	SessionTimeout     time.Duration `koanf:"session_timeout"`     // a silent worker loses its partitions after this
+	MaxPollInterval    time.Duration `koanf:"max_poll_interval"`   // a worker that does not poll for so long loses its partitions; a rebalance waits as long
 	HeartbeatInterval  time.Duration `koanf:"heartbeat_interval"`  // 0: a third of the session timeout, at most 3s
 	TransactionTimeout time.Duration `koanf:"transaction_timeout"` // 0: the session timeout; never longer than it
 	StableTimeout      time.Duration `koanf:"stable_timeout"`      // how long a group offset may stay unstable before its last owner is fenced
@@ -138,7 +139,7 @@ func Defaults() Config {
 		Group: "exactly", Start: "earliest", LeaveOnStop: true, StopTimeout: 8 * time.Second,
 		Worker:     Worker{ID: strings.ToLower(host)},
 		Topics:     Topics{Input: "user_clicks", Output: "enriched_clicks", DLQ: "user_clicks_dlq", Replay: "user_clicks_replay", Partitions: 12},
-		Kafka:      Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
+		Kafka:      Kafka{Client: "confluent", Brokers: "127.0.0.1:9092", SessionTimeout: 10 * time.Second, MaxPollInterval: 5 * time.Minute, StableTimeout: time.Second, FetchMaxBytes: 8 << 20},
 		Postgres:   Postgres{DSN: "postgres://exactly@127.0.0.1:5432/exactly", LockTimeout: 2 * time.Second, Connections: 3},
 		Registry:   Registry{URL: "http://127.0.0.1:8081"},
 		Ledger:     Ledger{HeadsTopic: "exactly_ledger_heads"},
@@ -202,6 +203,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Kafka.SessionTimeout < time.Second || c.Kafka.SessionTimeout > 30*time.Minute {
 		bad("kafka.session_timeout", "%v must be from 1s to 30m", c.Kafka.SessionTimeout)
+	}
+	if c.Kafka.MaxPollInterval < time.Second || c.Kafka.MaxPollInterval > 24*time.Hour {
+		bad("kafka.max_poll_interval", "%v must be from 1s to 24h", c.Kafka.MaxPollInterval)
 	}
 	if t := c.Kafka.TransactionTimeout; t != 0 && (t < time.Second || t > c.Kafka.SessionTimeout) {
 		bad("kafka.transaction_timeout", "%v must be from 1s to the session timeout (%v)", t, c.Kafka.SessionTimeout)

@@ -48,7 +48,7 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 		"allow.auto.create.topics":      false,
 		"session.timeout.ms":            int(c.Kafka.SessionTimeout.Milliseconds()),
 		"heartbeat.interval.ms":         int(c.Kafka.HeartbeatInterval.Milliseconds()),
-		"max.poll.interval.ms":          int(max(5*time.Minute, c.Kafka.SessionTimeout).Milliseconds()),
+		"max.poll.interval.ms":          int(max(c.Kafka.MaxPollInterval, c.Kafka.SessionTimeout).Milliseconds()),
 		"fetch.min.bytes":               1,
 		"fetch.wait.max.ms":             100,
 		"fetch.error.backoff.ms":        50,

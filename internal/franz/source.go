@@ -69,7 +69,7 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(c.Kafka.SessionTimeout),
 		kgo.HeartbeatInterval(c.Kafka.HeartbeatInterval),
-		kgo.RebalanceTimeout(max(5*time.Minute, c.Kafka.SessionTimeout)),
+		kgo.RebalanceTimeout(max(c.Kafka.MaxPollInterval, c.Kafka.SessionTimeout)),
 		kgo.DisableAutoCommit(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
