@@ -109,9 +109,6 @@ func TestJSONClicks(t *testing.T) {
 	is, err := b.registry().CreateSchema(b.ctx, b.cfg.Topics.Input+"-other", sr.Schema{Schema: strict, Type: sr.TypeJSON})
 	require.NoError(t, err)
 	prefix := schema.NewClickEncoder(is.ID).Append(nil, &schema.Click{})[:5]
-	document := func(c *schema.Click, more string) []byte {
-		return fmt.Appendf(nil, `{"user_id":%d,"session_id":%q,"timestamp":%d,"url":%q,"ip":%q%s}`, c.UserID, c.SessionID, c.TimestampMs, c.URL, c.IP, more)
-	}
 	const n = 3000
 	turns := []func(*schema.Click) []byte{
 		func(c *schema.Click) []byte { return document(c, "") },
