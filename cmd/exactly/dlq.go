@@ -38,6 +38,7 @@ wrong is mended: each attempt is captured once, as a row and an event or as a de
 type letterFlags struct {
 	replay.Filter
 	since, until string
+	pointers     bool
 }
 
 func (f *letterFlags) flags(cmd *cobra.Command, states bool) {
@@ -50,6 +51,7 @@ func (f *letterFlags) flags(cmd *cobra.Command, states bool) {
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most `N`; 0: all")
 	if states {
 		cmd.Flags().StringSliceVar(&f.States, "state", nil, "open, requested or replayed (repeatable); default: all")
+		cmd.Flags().BoolVar(&f.pointers, "pointers", false, "of the replay topic: what lies there and leads to no dead letter")
 	}
 }
 
@@ -98,8 +100,11 @@ func (f *letterFlags) selects(cmd *cobra.Command) bool {
 	return len(f.Origins) > 0
 }
 
-// atLetters opens the database for f.
-func (g *globals) atLetters(ctx context.Context, f func(*pgx.Conn, *txn.Source, *schema.Registry) error) error {
+// decodePatience is how long a letter's schema is waited for: without it the value is shown as it is.
+const decodePatience = 2 * time.Second
+
+// atLetters opens the database for f, with the source whose letters are meant: the input, or the replay topic.
+func (g *globals) atLetters(ctx context.Context, pointers bool, f func(*pgx.Conn, *txn.Source, *schema.ClickDecoder) error) error {
 	c, err := g.load()
 	if err != nil {
 		return err
@@ -114,11 +119,21 @@ func (g *globals) atLetters(ctx context.Context, f func(*pgx.Conn, *txn.Source, 
 		return fmt.Errorf("connect to postgres: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // read only
-	src, err := txn.FindSource(ctx, conn, c.Topics.Input, c.Group)
+	of := c
+	if pointers {
+		of = c.Replay()
+	}
+	src, err := txn.FindSource(ctx, conn, of.Topics.Input, of.Group)
+	if errors.Is(err, txn.ErrNoSource) && pointers {
+		err = fmt.Errorf("nothing was ever replayed: %w", err)
+	}
 	if err != nil {
 		return err
 	}
-	return f(conn, &src, reg)
+	d := schema.NewClickDecoder(reg)
+	d.Format(c.Value.Format)
+	d.Patience(decodePatience)
+	return f(conn, &src, d)
 }
 
 func newDLQList(g *globals) *cobra.Command {
@@ -126,19 +141,19 @@ func newDLQList(g *globals) *cobra.Command {
 	var counts bool
 	cmd := &cobra.Command{
 		Use: "list [TOPIC/PARTITION/OFFSET]...", Short: "List dead letters, and count them by class, stage and state", Args: cobra.ArbitraryArgs,
-		Example: "  exactly dlq list --since 1h\n  exactly dlq list --class invalid --partition 3 --json",
+		Example: "  exactly dlq list --since 1h\n  exactly dlq list --class invalid --partition 3 --json\n  exactly dlq list --pointers",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(args); err != nil {
 				return err
 			}
-			return g.atLetters(cmd.Context(), func(conn *pgx.Conn, src *txn.Source, _ *schema.Registry) error {
+			return g.atLetters(cmd.Context(), f.pointers, func(conn *pgx.Conn, src *txn.Source, _ *schema.ClickDecoder) error {
 				n, err := replay.Counts(cmd.Context(), conn, src, &f.Filter)
 				if err != nil {
 					return err
 				}
 				letters := []replay.Shown{}
 				if !counts {
-					err = replay.Each(cmd.Context(), conn, src, &f.Filter, func(l *replay.Letter) error {
+					err = replay.EachHead(cmd.Context(), conn, src, &f.Filter, func(l *replay.Letter) error {
 						letters = append(letters, replay.Head(l))
 						return nil
 					})
@@ -206,8 +221,8 @@ func newDLQWhole(g *globals, cmd *cobra.Command, people bool) *cobra.Command {
 		if people && !f.selects(cmd) { // each is shown whole, and there may be millions
 			return usageError(fmt.Errorf("which ones? TOPIC/PARTITION/OFFSET as in exactly dlq list, or --class, --stage, --state, --since, --until, --limit\n\n%s", cmd.UsageString()))
 		}
-		return g.atLetters(cmd.Context(), func(conn *pgx.Conn, src *txn.Source, reg *schema.Registry) error {
-			d, n := schema.NewClickDecoder(reg), 0
+		return g.atLetters(cmd.Context(), f.pointers, func(conn *pgx.Conn, src *txn.Source, d *schema.ClickDecoder) error {
+			n := 0
 			enc := json.NewEncoder(cmd.OutOrStdout())
 			if people {
 				enc.SetIndent("", "  ")

@@ -93,7 +93,7 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 }
 
 // roles are what a command is to Kafka, for those whose rights `exactly setup --print-acls` lists.
-var roles = map[string]acl.Role{"setup": acl.Setup, "run": acl.Worker, "offsets": acl.Worker, "heal": acl.Worker, "prune": acl.Worker, "erase": acl.Worker, "generate": acl.Generate, "audit": acl.Audit, "ledger": acl.Audit}
+var roles = map[string]acl.Role{"setup": acl.Setup, "run": acl.Worker, "offsets": acl.Worker, "heal": acl.Worker, "prune": acl.Worker, "erase": acl.Worker, "generate": acl.Generate, "audit": acl.Audit, "dlq": acl.Replay, "ledger": acl.Audit}
 
 // wrapRefusals makes a command, and those below it, say of a connection that is refused, or a right that is missing, what to look at.
 func (g *globals) wrapRefusals(c *cobra.Command) {

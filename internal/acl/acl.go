@@ -21,10 +21,12 @@ const (
 	Setup    Role = "setup"
 	Generate Role = "generate"
 	Audit    Role = "audit"
+	Replay   Role = "replay"   // exactly dlq replay
+	Pointers Role = "pointers" // a worker's more, for what dlq replay asks of it
 )
 
 // Roles are all of them.
-var Roles = []Role{Setup, Worker, Generate, Audit}
+var Roles = []Role{Setup, Worker, Pointers, Generate, Audit, Replay}
 
 // Operation is Kafka's own name of one. Read, Write, Delete and Alter each imply Describe.
 type Operation string
@@ -92,6 +94,23 @@ func Rules(c *config.Config, r Role) []Rule {
 			add(Read, Topic, t, "compare it")
 		}
 		add(Describe, Group, c.Group, "the group offsets")
+	case Pointers, Replay:
+		if c.Topics.Replay == "" {
+			break
+		}
+		own := c.Replay()
+		if r == Pointers {
+			add(Read, Topic, own.Topics.Input, "consume pointers")
+			add(Read, Group, own.Group, "be a member, commit offsets")
+			break
+		}
+		add(Write, Topic, own.Topics.Input, "write pointers")
+		add(Describe, Topic, out, "its id")
+		add(Describe, Topic, dlq, "likewise")
+		if heads != "" {
+			add(Write, Topic, heads, "publish the heads of the ledger's chains")
+		}
+		add(Describe, Group, own.Group, "with --wait: how far workers are")
 	}
 	return rules
 }

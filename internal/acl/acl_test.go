@@ -33,7 +33,7 @@ func cluster(t *testing.T, c *config.Config, rules []Rule) {
 		}
 		acls = append(acls, a)
 	}
-	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, c.AllTopics()...), kfake.EnableSASL(), kfake.EnableACLs(),
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, append(c.AllTopics(), c.Topics.Replay)...), kfake.EnableSASL(), kfake.EnableACLs(),
 		kfake.Superuser("PLAIN", "admin", "admin"), kfake.User("PLAIN", "u", "p", acls...))
 	require.NoError(t, err)
 	t.Cleanup(k.Close)
@@ -116,10 +116,10 @@ func TestCommand(t *testing.T) {
 // Other names in the settings are other names in the rules.
 func TestRulesFollowSettings(t *testing.T) {
 	c := config.Defaults()
-	c.Group, c.Topics, c.Ledger.HeadsTopic = "g", config.Topics{Input: "in", Output: "out", DLQ: "dlq"}, "heads"
+	c.Group, c.Topics, c.Ledger.HeadsTopic = "g", config.Topics{Input: "in", Output: "out", DLQ: "dlq", Replay: "replay"}, "heads"
 	for _, role := range Roles {
 		for _, r := range Rules(&c, role) {
-			require.Contains(t, []string{"in", "out", "dlq", "heads", "g", "g-"}, r.Name)
+			require.Contains(t, []string{"in", "out", "dlq", "heads", "g", "g-", "replay", "g-replay"}, r.Name)
 			require.False(t, strings.Contains(r.String(), "user_clicks"))
 		}
 	}

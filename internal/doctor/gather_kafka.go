@@ -76,7 +76,10 @@ func values(r kadm.ResourceConfig) map[string]string {
 }
 
 func (g *gatherer) topics(ctx context.Context, adm *kadm.Client) error {
-	for _, name := range g.c.AllTopics() { // one by one: an error of one would be the error of all
+	for _, name := range append(g.c.AllTopics(), g.c.Topics.Replay) { // one by one: an error of one would be the error of all
+		if name == "" {
+			continue
+		}
 		is, err := adm.ListTopics(kadm.WithAuthorizedOps(ctx), name)
 		if err != nil && !forbidden(err) {
 			return fmt.Errorf("ask for topic %s: %w", name, err)
@@ -142,7 +145,7 @@ func (g *gatherer) group(ctx context.Context, adm *kadm.Client) {
 
 // rights are those of a worker that this user lacks. Of transactional ids brokers don't tell; whether ours may be described they do.
 func (g *gatherer) rights(ctx context.Context, adm *kadm.Client) error {
-	rules := acl.Rules(g.c, acl.Worker)
+	rules := append(acl.Rules(g.c, acl.Worker), acl.Rules(g.c, acl.Pointers)...)
 	missing, err := acl.Missing(ctx, adm, rules)
 	if err != nil {
 		return err

@@ -316,7 +316,7 @@ func pooler(t *testing.T, to string, refuse bool) (address string) {
 // A Kafka user with just the rights of a worker, and with one less each time.
 func TestKafkaRights(t *testing.T) {
 	b := fresh(t)
-	rules := acl.Rules(&b.cfg, acl.Worker)
+	rules := append(acl.Rules(&b.cfg, acl.Worker), acl.Rules(&b.cfg, acl.Pointers)...)
 	for i := -1; i < len(rules); i++ {
 		var acls []kfake.ACL
 		for j, r := range rules {
@@ -333,7 +333,7 @@ func TestKafkaRights(t *testing.T) {
 			}
 			acls = append(acls, a)
 		}
-		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ), kfake.EnableSASL(), kfake.EnableACLs(),
+		k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, b.cfg.Topics.Input, b.cfg.Topics.Output, b.cfg.Topics.DLQ, b.cfg.Topics.Replay), kfake.EnableSASL(), kfake.EnableACLs(),
 			kfake.Superuser("PLAIN", "admin", "admin"), kfake.User("PLAIN", "u", "p", acls...))
 		require.NoError(t, err)
 		b.cfg.Kafka.Brokers, b.cfg.Kafka.SASL = k.ListenAddrs()[0], config.SASL{Mechanism: config.Plain, Username: "u", Password: "p"}

@@ -61,6 +61,7 @@ func wellFacts(t *testing.T) *Facts {
 		f.Topics[name] = topic(name)
 		f.Database.Source.TopicIDs[name] = "id of " + name
 	}
+	f.Topics[cfg.Topics.Replay] = topic(cfg.Topics.Replay)
 	f.Topics[heads].Settings["retention.ms"] = "-1"
 	for _, name := range []string{"__transaction_state", "__consumer_offsets"} {
 		f.Internal[name] = topic(name)
@@ -121,6 +122,7 @@ var broken = []struct {
 
 	{"topic-missing", Error, "user_clicks_dlq does not exist", func(f *Facts) { delete(f.Topics, dlq) }},
 	{"topic-identity", Error, "the cluster is other", func(f *Facts) { f.ClusterID = "other" }},
+	{"topic-missing", Error, "dead letters can't be replayed", func(f *Facts) { delete(f.Topics, "user_clicks_replay") }},
 	{"topic-identity", Error, "its topic id is new", func(f *Facts) { f.Topics[out].ID = "new" }},
 	{"topic-partitions", Warning, "has 1 partitions, the input 2", func(f *Facts) { f.Topics[dlq].Partitions = f.Topics[dlq].Partitions[:1] }},
 	{"topic-replication", Error, "a single replica", func(f *Facts) {

@@ -19,6 +19,9 @@ var topicRules = []rule{
 					p.found(name, "exactly setup", "topic %s does not exist, or this Kafka user may not see it", name)
 				}
 			}
+			if name := p.Settings.Topics.Replay; name != "" && p.Topics[name] == nil {
+				p.found(name, "exactly setup", "topic %s does not exist, or this Kafka user may not see it: dead letters can't be replayed", name)
+			}
 		},
 	},
 	{

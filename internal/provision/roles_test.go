@@ -277,6 +277,10 @@ func TestProgramAsRoles(t *testing.T) {
 		{deployer, "setup", 0},
 		{deployer, "migrate", 0},
 		{auditor, "run", 1},
+		{worker, "dlq replay --all --reason r", 1},
+		{auditor, "dlq replay --all --reason r", 1},
+		{auditor, "dlq list", 0},
+		{deployer, "dlq replay --all --reason r", 0},
 	} {
 		out, code := b.exactly(c.dsn, strings.Fields(c.args)...)
 		require.Equal(t, c.code, code, "exactly %s: %s", c.args, out)

@@ -20,8 +20,6 @@ import (
 	"github.com/exactly-pipeline/exactly/internal/config"
 	"github.com/exactly-pipeline/exactly/internal/failpoint"
 	"github.com/exactly-pipeline/exactly/internal/heads"
-	"github.com/exactly-pipeline/exactly/internal/progress"
-	"github.com/exactly-pipeline/exactly/internal/wait"
 	"github.com/exactly-pipeline/exactly/ledger"
 	"github.com/exactly-pipeline/exactly/txn"
 )
@@ -66,7 +64,7 @@ func Replay(ctx context.Context, c *config.Config, o Options) (*Report, error) {
 	o.States = []string{"open", "requested"}
 	rep := &Report{DryRun: o.DryRun}
 	if o.DryRun {
-		err = Each(ctx, db, &src, &o.Filter, func(*Letter) error { rep.Selected++; return nil })
+		err = EachHead(ctx, db, &src, &o.Filter, func(*Letter) error { rep.Selected++; return nil })
 		return rep, err
 	}
 	own := c.Replay()
@@ -136,27 +134,26 @@ func request(ctx context.Context, db *pgxpool.Pool, c *config.Config, src *txn.S
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('exactly replay'))`); err != nil {
 			return err
 		}
-		var q pgx.Batch
 		asked := map[int32][]Pointer{}
-		err := Each(ctx, tx, src, &o.Filter, func(l *Letter) error {
+		var open []opened
+		err := EachHead(ctx, tx, src, &o.Filter, func(l *Letter) error {
 			p := Pointer{V: 1, SourceID: l.OfSourceID, Partition: l.OfPartition, Offset: l.OfOffset, Attempt: l.Attempt + 1}
 			pointers = append(pointers, p)
-			if l.State != "open" {
-				return nil
+			if l.State == "open" {
+				asked[p.Partition] = append(asked[p.Partition], p)
+				open = append(open, opened{p, l.SourceID, l.Partition, l.Offset})
 			}
-			asked[p.Partition] = append(asked[p.Partition], p)
-			q.Queue(`INSERT INTO replays (source_id, source_partition, source_offset, attempt, letter_source_id, letter_partition, letter_offset, replay, who, why)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::uuid, $9, $10)`, p.SourceID, p.Partition, p.Offset, p.Attempt, l.SourceID, l.Partition, l.Offset, id.String(), o.By, o.Reason)
-			q.Queue(`UPDATE dead_letters SET replayed_at = now() WHERE source_id = $1 AND source_partition = $2 AND source_offset = $3`, l.SourceID, l.Partition, l.Offset)
-			rep.Requested++
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		if err := tx.SendBatch(ctx, &q).Close(); err != nil {
-			return err
+		for some := range slices.Chunk(open, batchOfRequests) {
+			if err := enrol(ctx, tx, some, id, o); err != nil {
+				return err
+			}
 		}
+		rep.Requested = len(open)
 		touched, err = enter(ctx, tx, src, asked, o, o.Reason+" (replay "+id.String()+")")
 		return err
 	})
@@ -166,6 +163,43 @@ func request(ctx context.Context, db *pgxpool.Pool, c *config.Config, src *txn.S
 	rep.Selected = len(pointers)
 	vouch(ctx, db, c, src, touched, o.Log)
 	return pointers, nil
+}
+
+// opened is a letter that is asked for: its pointer, and where its own row is.
+type opened struct {
+	Pointer
+	sourceID  int16
+	partition int32
+	offset    int64
+}
+
+// batchOfRequests is how many letters one statement notes: there may be millions.
+const batchOfRequests = 10_000
+
+// enrol notes the requests of some letters, and in their rows when that was.
+func enrol(ctx context.Context, tx pgx.Tx, some []opened, id uuid.UUID, o Options) error {
+	n := len(some)
+	of, letters := coordinates{make([]int16, n), make([]int32, n), make([]int64, n)}, coordinates{make([]int16, n), make([]int32, n), make([]int64, n)}
+	attempts := make([]int32, n)
+	for i, l := range some {
+		of.sources[i], of.partitions[i], of.offsets[i], attempts[i] = l.SourceID, l.Partition, l.Offset, int32(l.Attempt)
+		letters.sources[i], letters.partitions[i], letters.offsets[i] = l.sourceID, l.partition, l.offset
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO replays (source_id, source_partition, source_offset, attempt, letter_source_id, letter_partition, letter_offset, replay, who, why)
+		SELECT l.*, $8::text::uuid, $9, $10 FROM unnest($1::smallint[], $2::int[], $3::bigint[], $4::int[], $5::smallint[], $6::int[], $7::bigint[]) l`,
+		of.sources, of.partitions, of.offsets, attempts, letters.sources, letters.partitions, letters.offsets, id.String(), o.By, o.Reason); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `UPDATE dead_letters d SET replayed_at = now() FROM unnest($1::smallint[], $2::int[], $3::bigint[]) l (source, partition, "offset")
+		WHERE (d.source_id, d.source_partition, d.source_offset) = (l.source, l.partition, l."offset")`, letters.sources, letters.partitions, letters.offsets)
+	return err
+}
+
+// coordinates are columns of them.
+type coordinates struct {
+	sources    []int16
+	partitions []int32
+	offsets    []int64
 }
 
 // enter appends a ledger entry for every partition of the input that something was asked for of, and says which these are.
@@ -230,48 +264,4 @@ func write(ctx context.Context, own *config.Config, pointers []Pointer, partitio
 		failpoint.Hit(failpoint.ReplayWritten)
 	}
 	return ends, nil
-}
-
-// await waits until the pointers are captured and what they made is published.
-func await(ctx context.Context, db *pgxpool.Pool, adm *admin.Admin, pointers []Pointer, ends map[int32]int64, atMost time.Duration, rep *Report) error {
-	ctx, cancel := context.WithTimeout(ctx, atMost)
-	defer cancel()
-	var ids []int32
-	for p := range ends {
-		ids = append(ids, p)
-	}
-	for {
-		owed, waiting := 0, int64(0)
-		offsets, err := adm.GroupOffsets(ctx, ids)
-		if err == nil {
-			for p, end := range ends {
-				if g := offsets[p]; !g.Has || g.Pending || g.Offset < end {
-					owed, waiting = owed+1, waiting+end-max(g.Offset, 0)
-				}
-			}
-		}
-		if err == nil && owed == 0 {
-			return tally(ctx, db, pointers, rep)
-		}
-		progress.Of(ctx).At("waiting until all of it is in both sinks", max(int64(len(pointers))-waiting, 0), int64(len(pointers)))
-		if wait.For(ctx, 200*time.Millisecond) != nil {
-			return errors.Join(fmt.Errorf("not all of it is in both sinks after %v: workers go on with it; is one running? exactly dlq list --state requested", atMost),
-				tally(context.WithoutCancel(ctx), db, pointers, rep))
-		}
-	}
-}
-
-func tally(ctx context.Context, db *pgxpool.Pool, pointers []Pointer, rep *Report) error {
-	partitions, offsets, attempts := make([]int32, len(pointers)), make([]int64, len(pointers)), make([]int32, len(pointers))
-	for i, p := range pointers {
-		partitions[i], offsets[i], attempts[i] = p.Partition, p.Offset, int32(p.Attempt)
-	}
-	err := db.QueryRow(ctx, `SELECT count(*), count(d.source_id) FROM unnest($2::int[], $3::bigint[], $4::int[]) AS p (partition, "offset", attempt)
-		JOIN replay_captures c ON (c.of_source_id, c.of_partition, c.of_offset, c.attempt) = ($1::smallint, p.partition, p."offset", p.attempt)
-		LEFT JOIN dead_letters d ON (d.source_id, d.source_partition, d.source_offset) = (c.source_id, c.source_partition, c.source_offset)`,
-		pointers[0].SourceID, partitions, offsets, attempts).Scan(&rep.Captured, &rep.Again)
-	if err != nil {
-		return fmt.Errorf("count what was replayed: %w", err)
-	}
-	return nil
 }

@@ -34,6 +34,11 @@ type replayed struct {
 func (b *bundle) replay(args ...string) (r replayed) {
 	b.t.Helper()
 	out := b.exactly(append([]string{"dlq", "replay", "--class", "refused", "--reason", "test", "--json"}, args...)...)
+	return b.reported(out)
+}
+
+func (b *bundle) reported(out string) (r replayed) {
+	b.t.Helper()
 	require.NoError(b.t, json.Unmarshal([]byte(out[strings.IndexByte(out, '{'):]), &r), out)
 	return r
 }
@@ -154,6 +159,58 @@ func TestReplayKilledAt(t *testing.T) {
 			b.audit(true)
 		})
 	}
+}
+
+// Several commands at once on letters that are open: each letter is requested by one of them, and comes through once. What lies in the topic of pointers and
+// is none becomes a dead letter itself, and can be seen.
+func TestReplaysAtOnce(t *testing.T) {
+	b := setup(t)
+	b.refusing()
+	b.alone(clicks / 4)
+	letters := b.dead("open")
+	require.Greater(t, letters, int64(20))
+	_, err := b.db.Exec(b.ctx, `ALTER TABLE enriched_clicks DROP CONSTRAINT not_these`)
+	require.NoError(t, err)
+	_, code := b.try("dlq", "list", "--pointers")
+	require.Equal(t, 1, code, "nothing was ever replayed")
+	const commands = 3
+	type ended struct {
+		out  string
+		code int
+	}
+	done := make(chan ended, commands)
+	for range commands {
+		go func() {
+			out, code := b.try("dlq", "replay", "--class", "refused", "--reason", "test", "--json")
+			done <- ended{out, code}
+		}()
+	}
+	requested := 0
+	for range commands {
+		e := <-done
+		require.Zero(t, e.code, e.out)
+		requested += b.reported(e.out).Requested
+	}
+	require.EqualValues(t, letters, requested)
+	require.EqualValues(t, letters, b.scalar(`SELECT count(*) FROM replays`))
+	require.EqualValues(t, letters, b.scalar(`SELECT sum(records)::bigint FROM offset_ledger WHERE kind = 'replay'`))
+	require.EqualValues(t, letters, b.scalar(`SELECT count(*) FROM dead_letters WHERE replayed_at IS NOT NULL`))
+
+	b.produce(&kgo.Record{Topic: b.cfg.Topics.Replay, Partition: 0, Value: []byte("no pointer")})
+	b.sent-- // not to the input
+	b.start("a")
+	require.EqualValues(t, letters, b.replay("--wait", "90s").Captured)
+	b.replaysPublished(int(letters))
+	for origin, n := range b.republished()[b.cfg.Topics.Output] {
+		require.Equal(t, 1, n, origin)
+	}
+	require.EqualValues(t, letters, b.dead("replayed"))
+	out := b.exactly("dlq", "list", "--pointers")
+	require.Contains(t, out, "not_a_pointer")
+	require.Contains(t, out, b.cfg.Topics.Replay+"/0/")
+	require.Contains(t, b.exactly("dlq", "show", "--pointers", "--class", "not_a_pointer"), `"no pointer"`)
+	require.NotContains(t, b.exactly("dlq", "list"), "not_a_pointer")
+	b.audit(true)
 }
 
 // What fails again is a dead letter again, untouched, with its attempt number, and can be handed in once more.

@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sr"
+
+	"github.com/exactly-pipeline/exactly/schema"
 )
 
 // mutate damages a value byte by byte, one to four times.
@@ -35,22 +38,35 @@ func mutate(r *rand.Rand, v []byte) []byte {
 	return v
 }
 
-// 10,000 records that were damaged byte by byte, among as many that were not, of two writers' schemas: each is a row or a dead letter, the
-// undamaged ones all rows, and the audit, which decodes by itself, agrees on every one.
+// Records that were damaged byte by byte, among as many that were not, of two writers each: each is a row or a dead letter, the undamaged ones all rows, and
+// the audit, which decodes by itself, agrees on every one.
 func TestMutatedRecords(t *testing.T) {
-	const n = 10_000
-	b := setup(t)
+	t.Run("avro", func(t *testing.T) {
+		b := setup(t)
+		evolved, _ := b.register(b.cfg.Topics.Input+"-value", writers[0])
+		b.mutated(10_000, evolved, avro(b.clickID()))
+	})
+	t.Run("json", func(t *testing.T) {
+		b := setup(t, "EXACTLY_VALUE_FORMAT=json")
+		is, err := b.registry().CreateSchema(b.ctx, b.cfg.Topics.Input+"-other", sr.Schema{Schema: schema.ClickJSON, Type: sr.TypeJSON})
+		require.NoError(t, err)
+		prefix := schema.NewClickEncoder(is.ID).Append(nil, &schema.Click{})[:5]
+		b.mutated(3000, func(c *schema.Click) []byte { return append(slices.Clone(prefix), document(c, "")...) }, func(c *schema.Click) []byte { return document(c, "") })
+	})
+}
+
+// mutated is n damaged records among n that are not, a third of them encoded in one way, the rest in the other.
+func (b *bundle) mutated(n int, third, rest func(*schema.Click) []byte) {
+	t := b.t
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	evolved, _ := b.register(b.cfg.Topics.Input+"-value", writers[0])
-	known := avro(b.clickID())
 	whole := map[[2]int64]bool{}
 	var rs []*kgo.Record
 	for i := range 2 * n {
-		encode := known
+		encode := rest
 		if i/partitions%3 == 0 {
-			encode = evolved
+			encode = third
 		}
 		rec := record(int32(i%partitions), i, encode)
 		if r.IntN(2) == 0 && i-len(whole) < n || len(whole) == n { // n of each, mixed
@@ -88,7 +104,7 @@ func TestMutatedRecords(t *testing.T) {
 		require.Equal(t, 1, times, "%v", at)
 	}
 	for why, times := range b.deadLetters() {
-		if times > n/100 {
+		if times > int64(n)/100 {
 			t.Logf("%6d %.120s", times, why)
 		}
 	}

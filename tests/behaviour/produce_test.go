@@ -56,6 +56,11 @@ func click(i int) schema.Click {
 	}
 }
 
+// document is a click as JSON, with more fields behind its own.
+func document(c *schema.Click, more string) []byte {
+	return fmt.Appendf(nil, `{"user_id":%d,"session_id":%q,"timestamp":%d,"url":%q,"ip":%q%s}`, c.UserID, c.SessionID, c.TimestampMs, c.URL, c.IP, more)
+}
+
 // record is a click as a record for a partition, in the bytes that encode makes of it.
 func record(partition int32, i int, encode func(*schema.Click) []byte) *kgo.Record {
 	c := click(i)

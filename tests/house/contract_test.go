@@ -28,6 +28,10 @@ var commands = map[string][]string{
 	"doctor": {"--json", "--dev"}, "txn": nil, "txn list": {"--json", "--all"}, "txn abort": {"--json", "--yes", "--topic", "--partition"},
 	"config check": {"--json"}, "version": {"--json"}, "man": {"--dir"},
 	"console": nil, "console token": {"--name", "--role", "--json"}, "prune": {"--dry-run", "--json"}, "erase": {"--user", "--again", "--reason", "--dry-run", "--json"},
+	"dlq": nil, "dlq list": {"--class", "--stage", "--partition", "--offset", "--since", "--until", "--state", "--limit", "--counts", "--pointers", "--json"},
+	"dlq show": {"--class", "--state", "--limit", "--pointers"}, "dlq export": {"--class", "--state", "--limit", "--pointers"},
+	"dlq replay": {"--all", "--class", "--dry-run", "--wait", "--reason", "--by", "--json"},
+	"heal":       nil, "heal postgres": {"--partition", "--reason", "--dry-run", "--json"}, "heal kafka": {"--reason", "--dry-run", "--out-of-order", "--json"},
 }
 
 // tables and their columns.
@@ -38,11 +42,13 @@ var tables = map[string]string{
 	"workers":           "worker incarnation started_at",
 	"offset_ledger": "source_id source_partition seq kind from_offset to_offset records rows dead_letters events digest prev_hash hash epoch worker " +
 		"committed_at",
-	"outbox":       `source_id source_partition source_offset seq topic partition "timestamp" key value headers created_at`,
-	"dead_letters": "source_id source_partition source_offset error_class error_stage error_message key value headers created_at replayed_at",
-	"click_counts": "window_start country source_id source_partition clicks",
-	"pruned":       "table_name time_partition source_id source_partition from_offset to_offset records published ledger_seq dropped_at who why",
-	"erasures":     "source_id source_partition ledger_seq erasure offsets rows messages dead_letters who why erased_at",
+	"outbox":          `source_id source_partition source_offset seq topic partition "timestamp" key value headers created_at`,
+	"dead_letters":    "source_id source_partition source_offset error_class error_stage error_message key value headers created_at replayed_at",
+	"replays":         "source_id source_partition source_offset attempt letter_source_id letter_partition letter_offset replay who why requested_at",
+	"replay_captures": "source_id source_partition source_offset of_source_id of_partition of_offset attempt captured_at",
+	"click_counts":    "window_start country source_id source_partition clicks",
+	"pruned":          "table_name time_partition source_id source_partition from_offset to_offset records published ledger_seq dropped_at who why",
+	"erasures":        "source_id source_partition ledger_seq erasure offsets rows messages dead_letters who why erased_at",
 }
 
 var settings = []string{

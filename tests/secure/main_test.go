@@ -122,7 +122,7 @@ func broker() apache.Options {
 	scramReauth["scram-sha-512.connections.max.reauth.ms"] = fmt.Sprint(reauth.Milliseconds())
 	good := shared.ca.Server()
 	var users []string
-	for _, u := range []string{"setup", "worker", "generate", "audit"} {
+	for _, u := range []string{"setup", "worker", "generate", "audit", "replay"} {
 		users = append(users, "--add-scram", fmt.Sprintf("SCRAM-SHA-512=[name=%s,password=%s]", u, password(u)))
 	}
 	return apache.Options{
