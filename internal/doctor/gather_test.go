@@ -324,7 +324,7 @@ func TestKafkaRights(t *testing.T) {
 				continue
 			}
 			a := kfake.ACL{Name: r.Name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Allow: true,
-				Operation: map[acl.Operation]kmsg.ACLOperation{acl.Read: kmsg.ACLOperationRead, acl.Write: kmsg.ACLOperationWrite}[r.Operation],
+				Operation: map[acl.Operation]kmsg.ACLOperation{acl.Read: kmsg.ACLOperationRead, acl.Write: kmsg.ACLOperationWrite, acl.DescribeConfigs: kmsg.ACLOperationDescribeConfigs}[r.Operation],
 				Resource: map[acl.Type]kmsg.ACLResourceType{
 					acl.Topic: kmsg.ACLResourceTypeTopic, acl.Group: kmsg.ACLResourceTypeGroup, acl.TransactionalID: kmsg.ACLResourceTypeTransactionalId,
 				}[r.Type]}

@@ -148,7 +148,9 @@ func (p *Position) add(g admin.GroupOffset, r *row) {
 		return
 	}
 	p.Stored, p.Epoch, p.LeaderEpoch, p.Floor, p.Owner, p.State = &r.next, &r.epoch, &r.leaderEpoch, &r.floor, r.worker, "open"
-	p.Claimants = r.claimants
+	if len(r.claimants) > 0 {
+		p.Claimants = r.claimants
+	}
 	if r.held {
 		p.State, p.HeldBy, p.HeldWhy = "held", r.heldBy, r.heldWhy
 		since := r.heldSince.UTC()
