@@ -23,7 +23,7 @@ import (
 // Every command either changes something, and then has --dry-run, or is here with the reason why it needs none. A new command fails this test until
 // it is one or the other.
 var needNoDryRun = map[string]string{
-	"audit": "reads; --mark and --anchor note what was proven", "config": "", "config check": "reads", "config print": "reads", "completion": "", "completion bash": "prints",
+	"audit": "reads; --mark and --anchor note what was proven", "config": "", "config check": "reads", "config print": "reads", "console": "serves; replays by it have a dry run of their own", "console token": "prints", "completion": "", "completion bash": "prints",
 	"completion fish": "prints", "completion powershell": "prints", "completion zsh": "prints", "demo": "a stack of its own, gone at its end", "dev": "a stack of its own",
 	"dlq": "", "dlq export": "reads", "dlq list": "reads", "dlq show": "reads", "doctor": "reads", "heal": "", "health": "reads", "ledger": "", "ledger keygen": "two new files, never over others",
 	"ledger show": "reads", "ledger verify": "reads", "man": "prints, or writes its pages", "migrate status": "reads", "offsets": "", "offsets show": "reads", "run": "is the work itself",
