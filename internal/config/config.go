@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/exactly-pipeline/exactly/internal/replicas"
 )
 
 // Config is every setting of every command. The koanf tag is the setting's name in the YAML file; the environment name is
@@ -39,6 +41,7 @@ type Config struct {
 	HTTP        HTTP          `koanf:"http"`
 	Log         Log           `koanf:"log"`
 	Telemetry   Telemetry     `koanf:"telemetry"`
+	Kubernetes  Kubernetes    `koanf:"kubernetes"`
 }
 
 // Worker names this process to the group.
@@ -147,6 +150,7 @@ func Defaults() Config {
 		Counts:      Counts{Window: time.Minute},
 		Retention:   Retention{Outbox: 30 * 24 * time.Hour},
 		Privacy:     Privacy{IP: "keep"},
+		Kubernetes:  Kubernetes{AccountDir: replicas.Mount},
 		Log:         Log{Level: "info", Format: "console"},
 	}
 }
@@ -265,6 +269,7 @@ func (c *Config) Validate() error {
 	c.Counts.validate(bad)
 	c.Retention.validate(bad)
 	c.Privacy.validate(bad)
+	c.Kubernetes.validate(bad, c.Worker.ID)
 	return errors.Join(c.validateSecurity(errs)...)
 }
 

@@ -51,7 +51,7 @@ func TestWrongSettings(t *testing.T) {
 		"postgres.idle_timeout": "1h", "registry.url": "ftp://x", "topics.partitions": "0", "topics.replication": "-1",
 		"batch.max_records": "0", "batch.max_bytes": "1", "batch.max_in_flight": "1", "batch.drain_records": "0", "http.addr": "8000",
 		"stop_timeout": "1ms", "retention.outbox": "23h", "privacy.ip": "drop", "retention.rows": "1s", "retention.dead_letters": "-1h", "log.level": "loud", "log.format": "xml",
-		"ledger.heads_topic": "a b", "dead_letters.max_share": "1.5", "dead_letters.free": "-1", "counts.window": "7m", "dead_letters.quarantine_after": "-1",
+		"ledger.heads_topic": "a b", "kubernetes.stateful_set": "another", "dead_letters.max_share": "1.5", "dead_letters.free": "-1", "counts.window": "7m", "dead_letters.quarantine_after": "-1",
 	}
 	for setting, value := range wrong {
 		_, err := Load("", nil, map[string]string{setting: value})
