@@ -35,6 +35,8 @@ type Config struct {
 	CheckEvery  time.Duration // how often topic ids are compared while consuming, and stopped partitions looked at; default 5 s
 	StopTimeout time.Duration // how long a stop may take to finish what is captured; default 8 s
 	Leave       bool          // leave the group for good on stop
+	// Leaves, where there is one, is asked at the stop whether to leave, in place of Leave.
+	Leaves func(context.Context) bool
 
 	Source    func(Listener) (Source, error) // joins the group
 	Store     Store
@@ -235,14 +237,22 @@ func (w *Worker) ended(err error) error {
 	if w.err == nil {
 		w.err = err
 	}
-	if w.cfg.Leave && w.err == nil && w.joined {
-		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
-		defer cancel()
+	ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
+	defer cancel()
+	if w.err == nil && w.joined && w.leaves(ctx) {
 		if err := w.cfg.Group.Leave(ctx); err != nil {
 			w.log.Warn("could not leave the group for good: its partitions move at the session timeout", zap.Error(err))
 		}
 	}
 	return w.err
+}
+
+// leaves says whether this stop is for good.
+func (w *Worker) leaves(ctx context.Context) bool {
+	if w.cfg.Leaves != nil {
+		return w.cfg.Leaves(ctx)
+	}
+	return w.cfg.Leave
 }
 
 func (w *Worker) replaced() bool {

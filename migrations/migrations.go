@@ -1,7 +1,7 @@
 // Package migrations owns the database's shape: goose SQL, embedded, applied by `exactly setup` and `exactly migrate`.
 //
-// It promises that a database is either at exactly the version this binary was built with, or refused by name. It never
-// changes a row that the pipeline wrote.
+// It promises that a database is at the version this binary was built with, or at a newer one that says it still suits it, or is refused by name. It
+// never changes a row that the pipeline wrote.
 package migrations
 
 import (
@@ -148,16 +148,32 @@ func Latest() (latest int64) {
 	return latest
 }
 
-// Check returns *ErrVersion if the database is not at this binary's version.
+// Check returns *ErrVersion if this binary does not suit the database: it is at an older version, or at a newer one whose exactly_oldest_program is
+// newer than this binary.
 func Check(ctx context.Context, dsn string) error {
-	have, want, err := Versions(ctx, dsn)
+	p, db, done, err := provider(dsn)
 	if err != nil {
 		return err
 	}
-	if have != want {
-		return &ErrVersion{Have: have, Want: want}
+	defer done()
+	have, err := version(ctx, p, db)
+	if err != nil {
+		return err
 	}
-	return nil
+	want := Newest()
+	if have == want {
+		return nil
+	}
+	if have > want {
+		var oldest int64
+		if err := db.QueryRowContext(ctx, `SELECT migration FROM exactly_oldest_program`).Scan(&oldest); err != nil {
+			return fmt.Errorf("the database is at migration %d, this program is made for %d; ask it which programs it still suits: %w", have, want, err)
+		}
+		if oldest <= want {
+			return nil
+		}
+	}
+	return &ErrVersion{Have: have, Want: want}
 }
 
 // MakeDaysAhead makes sure that the tables partitioned by capture time have a partition for today (UTC, by the server's clock) and each of

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/exactly-pipeline/exactly/internal/replicas"
 )
 
 // Config is every setting of every command. The koanf tag is the setting's name in the YAML file; the environment name is
@@ -42,6 +44,7 @@ type Config struct {
 	Health      Health        `koanf:"health"`
 	Log         Log           `koanf:"log"`
 	Telemetry   Telemetry     `koanf:"telemetry"`
+	Kubernetes  Kubernetes    `koanf:"kubernetes"`
 }
 
 // Worker names this process to the group.
@@ -154,6 +157,7 @@ func Defaults() Config {
 		Retention:   Retention{Outbox: 30 * 24 * time.Hour},
 		Privacy:     Privacy{IP: "keep"},
 		Health:      Health{StuckAfter: 2 * time.Minute},
+		Kubernetes:  Kubernetes{AccountDir: replicas.Mount},
 		Log:         Log{Level: "info", Format: "console", Burst: 100},
 	}
 }
@@ -277,6 +281,7 @@ func (c *Config) Validate() error {
 	c.Retention.validate(bad)
 	c.Privacy.validate(bad)
 	c.validateConsole(bad)
+	c.Kubernetes.validate(bad, c.Worker.ID)
 	return errors.Join(c.validateSecurity(errs)...)
 }
 

@@ -52,7 +52,7 @@ func TestWrongSettings(t *testing.T) {
 		"batch.max_records": "0", "batch.max_bytes": "1", "batch.max_in_flight": "1", "batch.drain_records": "0", "http.addr": "8000",
 		"stop_timeout": "1ms", "retention.outbox": "23h", "privacy.ip": "drop", "retention.rows": "1s", "retention.dead_letters": "-1h", "log.level": "loud", "log.format": "xml",
 		"debug.addr": "0.0.0.0:6060", "health.stuck_after": "1ms", "log.burst": "-1",
-		"ledger.heads_topic": "a b", "dead_letters.max_share": "1.5", "dead_letters.free": "-1", "counts.window": "7m", "dead_letters.quarantine_after": "-1",
+		"ledger.heads_topic": "a b", "kubernetes.stateful_set": "another", "dead_letters.max_share": "1.5", "dead_letters.free": "-1", "counts.window": "7m", "dead_letters.quarantine_after": "-1",
 		"console.addr": "0.0.0.0",
 	}
 	for setting, value := range wrong {

@@ -76,6 +76,12 @@ func FindSource(ctx context.Context, c *config.Config, src *txn.Source) error {
 	if err != nil {
 		return err
 	}
+	sessions := StoreConfig(c, "", nil)
+	if err := sessions.KeepsSessions(ctx); errors.Is(err, txn.ErrPooled) {
+		return errPerson{err}
+	} else if err != nil {
+		return err
+	}
 	err = migrations.Check(ctx, dsn)
 	var version *migrations.ErrVersion
 	if errors.As(err, &version) {
