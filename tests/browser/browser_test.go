@@ -19,10 +19,16 @@ var axe string
 // accessible requires that axe-core finds nothing serious or critical on the page shown.
 func (w *world) accessible(what string) {
 	w.t.Helper()
-	eval[int](w, axe+"; 0")
-	found := eval[[]string](w, `axe.run(document, {resultTypes: ["violations"]}).then((r) => r.violations
-		.filter((v) => v.impact === "serious" || v.impact === "critical").map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).slice(0, 3).join("; ")))`)
+	found := w.violations()
 	require.Empty(w.t, found, what)
+}
+
+// violations are what axe finds on the page shown that is serious or worse.
+func (w *world) violations() []string {
+	w.t.Helper()
+	eval[int](w, axe+"; 0")
+	return eval[[]string](w, `axe.run(document, {resultTypes: ["violations"]}).then((r) => r.violations
+		.filter((v) => v.impact === "serious" || v.impact === "critical").map((v) => v.id + ": " + v.nodes.map((n) => n.target + " " + n.failureSummary).slice(0, 3).join("; ")))`)
 }
 
 // fits requires that the page is no wider than its window.
@@ -145,6 +151,8 @@ func TestKeyboardAndTheme(t *testing.T) {
 	w.do("change", chromedp.Focus(chromedp.CSS(`form[data-theme-form] button`)), chromedp.KeyEvent(kb.Enter))
 	w.until("it is dark", func() bool { return paper() != light })
 	dark := paper()
+	eval[int](w, `document.querySelector("main").insertAdjacentHTML("beforeend", "<img src=''><input>"); 0`)
+	require.GreaterOrEqual(t, len(w.violations()), 2, "axe must find what is wrong")
 	w.until("it stays so", func() bool { w.open("/audit"); return paper() == dark })
 	w.clean()
 }

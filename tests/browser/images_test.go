@@ -57,7 +57,7 @@ func TestImages(t *testing.T) {
 	w.clean()
 }
 
-// reduce is the same picture in its 256 most frequent colours: a page has few.
+// reduce is the same picture in 256 of its colours: a page has few.
 func reduce(t *testing.T, b []byte) []byte {
 	t.Helper()
 	in, err := png.Decode(bytes.NewReader(b))
@@ -75,8 +75,12 @@ func reduce(t *testing.T, b []byte) []byte {
 	}
 	slices.SortFunc(all, func(a, b color.RGBA) int { return count[b] - count[a] })
 	var p color.Palette
-	for _, c := range all[:min(256, len(all))] {
-		p = append(p, c)
+	for far := 48; far >= 0 && len(p) < 256; far -= 8 { // those that are unlike all others first, or small things would lose their colour
+		for _, c := range all {
+			if len(p) < 256 && !slices.ContainsFunc(p, func(q color.Color) bool { return distance(c, q.(color.RGBA)) <= far }) {
+				p = append(p, c)
+			}
+		}
 	}
 	out := image.NewPaletted(r, p)
 	near := map[color.RGBA]uint8{}
@@ -94,4 +98,9 @@ func reduce(t *testing.T, b []byte) []byte {
 	var small bytes.Buffer
 	require.NoError(t, (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, out))
 	return small.Bytes()
+}
+
+func distance(a, b color.RGBA) int {
+	abs := func(x, y uint8) int { return max(int(x), int(y)) - min(int(x), int(y)) }
+	return abs(a.R, b.R) + abs(a.G, b.G) + abs(a.B, b.B)
 }

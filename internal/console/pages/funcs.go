@@ -19,7 +19,7 @@ var funcs = template.FuncMap{
 	"strip": strip, "spark": spark, "ids": ids, "paused": paused, "worst": worst, "owner": owner,
 	"words": func(s any) string { return strings.ReplaceAll(fmt.Sprint(s), "_", " ") },
 	"short": func(s string) string { return s[:min(len(s), 12)] },
-	"is":    is, "tone": tone, "line": line, "hex": hexShort, "head": head, "verified": verified, "bars": bars, "state": state,
+	"is":    is, "tone": tone, "line": line, "hex": hexShort, "head": head, "verified": verified, "bars": bars, "state": state, "verdict": verdict,
 	"add": func(a, b int64) int64 { return a + b }, "at": func(t *time.Time) time.Time { return *t },
 	"px": px, "pct": func(f float64) string { return strconv.Itoa(int(100 * f)) },
 }
@@ -171,4 +171,14 @@ func tone(state string) string {
 // state is the colour of where a dead letter stands.
 func state(s string) string {
 	return map[string]string{"open": "warn", "requested": "busy", "replayed": "good"}[s]
+}
+
+// verdict is an audit's without the word before it, which the page says already.
+func verdict(s string) string {
+	for _, word := range []string{"NOT clean: ", "clean: ", "clean, "} {
+		if rest, ok := strings.CutPrefix(s, word); ok {
+			return strings.ToUpper(rest[:1]) + strings.ReplaceAll(rest[1:], "_", " ") + "."
+		}
+	}
+	return s
 }
