@@ -56,11 +56,11 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 	return cmd
 }
 
-// boundHeap lets garbage pile up to twice what lives, within a limit: what a worker holds is bounded by batch.max_in_flight, and half as
-// many collections are worth some tens of MiB. GOGC and GOMEMLIMIT, where set, decide.
+// boundHeap bounds garbage: what a worker holds is bounded by batch.max_in_flight, and a click leaves a few hundred bytes, so that twice as many
+// collections cost less than the tens of MiB they save. GOGC and GOMEMLIMIT, where set, decide.
 func boundHeap() {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(200)
+		debug.SetGCPercent(100)
 		debug.SetMemoryLimit(160 << 20)
 	}
 }
