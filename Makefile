@@ -38,7 +38,7 @@ WITHIN := 20000
 # The console in Debian's Chromium: apt-get install chromium.
 BROWSER := go test ./tests/browser -tags browser -count=1 -timeout 20m
 
-.PHONY: help build demo test race e2e browser screenshots proof conformance model rules lint sim guards chaos soak fuzz bench bench-audit image clean need
+.PHONY: help build demo test race e2e browser screenshots proof conformance model rules lint sim guards chaos soak fuzz bench bench-latency bench-audit image clean need
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -130,6 +130,10 @@ ONLY   ?= .
 bench: need ## clicks a second, CPU, memory and bytes of CLICKS=1000000 clicks on Apache Kafka and Postgres (PEER=1: and of Kafka Streams; PROFILE=dir)
 	@sh scripts/need.sh java mvn
 	go test ./tests/bench -run '^$$' -bench 'BothSinks/$(ONLY)' -benchtime 1x -timeout 2h -args -clicks=$(CLICKS) $(if $(PEER),-peer) $(if $(AUDIT),-audit) $(if $(PROFILE),-profile=$(abspath $(PROFILE)))
+
+bench-latency: need ## from a click's due time to both sinks, at 100, 1,000, 10,000 and 50,000 clicks a second: p50, p99, p99.9
+	@sh scripts/need.sh java mvn
+	go test ./tests/bench -run '^$$' -bench 'Latency' -benchtime 1x -timeout 1h
 
 # The auditing process alone is measured; the state it audits is made before, which takes longer. It fails above 300 MiB.
 

@@ -26,6 +26,7 @@ type Geo struct {
 	// A database has millions of networks and a few hundred records, so the answer is remembered by record: half the cost of a look-up
 	// is decoding. A slot is overwritten by the next record that falls into it, hence bounded; City files with more records just hit less.
 	slots [1024]atomic.Pointer[geoAnswer]
+	near  near
 
 	found, none atomic.Int64
 }
@@ -107,7 +108,19 @@ func (g *Geo) country(addr netip.Addr) string {
 	if addr.Is6() && g.db.Metadata.IPVersion == 4 {
 		return NoCountry
 	}
+	if c := g.near.country(addr); c != "" {
+		return c
+	}
 	res := g.db.Lookup(addr)
+	country := g.answer(res)
+	if addr.Is4() && res.Err() == nil && res.Prefix().Bits() <= nearBits {
+		g.near.keep(addr, country)
+	}
+	return country
+}
+
+// answer is the country of a record.
+func (g *Geo) answer(res maxminddb.Result) string {
 	if !res.Found() {
 		return NoCountry
 	}

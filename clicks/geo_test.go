@@ -90,6 +90,29 @@ func TestGeoCacheAnswersAsTheDatabase(t *testing.T) {
 	wg.Wait()
 }
 
+// What is kept of a prefix is not said of a part of it that has an answer of its own, nor of another prefix that falls into the same slot.
+func TestGeoKeepsPrefixes(t *testing.T) {
+	g, err := openGeo("a test's", buildGeo(t, "GeoLite2-Country", 1, map[string]string{
+		"8.8.8.0/25": "DE", "8.8.8.128/25": "FR", "9.0.0.0/8": "US", "9.1.2.3/32": "GB", "73.0.0.0/8": "BR", "11.0.0.0/24": "",
+	}), false)
+	require.NoError(t, err)
+	for range 3 {
+		for _, c := range []struct{ addr, want string }{
+			{"8.8.8.1", "DE"}, {"8.8.8.200", "FR"}, {"8.8.8.2", "DE"}, {"9.1.2.4", "US"}, {"9.1.2.3", "GB"}, {"9.1.2.5", "US"}, {"9.8.8.1", "US"}, {"9.8.8.2", "US"},
+			{"73.8.8.1", "BR"}, {"9.8.8.1", "US"}, {"11.0.0.1", "ZZ"}, {"11.0.0.2", "ZZ"}, {"12.0.0.1", "ZZ"}, {"::ffff:73.8.8.9", "BR"}, {"2001:4860::1", "ZZ"},
+		} {
+			require.Equal(t, c.want, g.Country(netip.MustParseAddr(c.addr)), c.addr)
+		}
+	}
+	kept := 0
+	for i := range g.near.slots {
+		if g.near.slots[i].Load() != 0 {
+			kept++
+		}
+	}
+	require.Equal(t, 2, kept, "9.8.8.0/24 and 73.8.8.0/24 fall into one slot, 11.0.0.0/24 and 12.0.0.0/24 into another")
+}
+
 func TestOpenGeoRefuses(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
@@ -187,7 +210,13 @@ func BenchmarkGeoCountry(b *testing.B) {
 			g.Country(addrs[i%len(addrs)])
 		}
 	})
-	b.Run("decoded", func(b *testing.B) { // what it would be without the slots
+	b.Run("walked", func(b *testing.B) { // without what is kept of prefixes
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			g.answer(g.db.Lookup(addrs[i%len(addrs)]))
+		}
+	})
+	b.Run("decoded", func(b *testing.B) { // and without the slots
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			if res := g.db.Lookup(addrs[i%len(addrs)]); res.Found() {

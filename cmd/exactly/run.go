@@ -40,7 +40,7 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 				log.Warn("this EXACTLY_ variable is no setting: misspelt?", zap.String("name", n))
 			}
 			c.AutoHeal = c.AutoHeal || autoHeal
-			boundHeap()
+			boundHeap(c.Kafka.Client)
 			ctx := cmd.Context()
 			if c.Console.Enabled && c.HTTP.Addr != "" {
 				s, err := console.New(&c, console.Options{Build: version, Worker: true, Addr: c.HTTP.Addr, Log: log})
@@ -73,11 +73,16 @@ and exits with 0. A second signal exits at once; so may anything else, at any ti
 	return cmd
 }
 
-// boundHeap lets garbage pile up to twice what lives, within a limit: what a worker holds is bounded by batch.max_in_flight, and half as
-// many collections are worth some tens of MiB. GOGC and GOMEMLIMIT, where set, decide.
-func boundHeap() {
+// boundHeap bounds garbage, within a limit: what a worker holds is bounded by batch.max_in_flight. librdkafka has tens of MiB beside Go's heap, and what it
+// reads leaves a few hundred bytes a click that need no looking at; of franz-go's records there are more, with pointers in them, and half as many
+// collections are worth the memory that librdkafka would have. GOGC and GOMEMLIMIT, where set, decide.
+func boundHeap(client string) {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetGCPercent(200)
+		percent := 100
+		if client == "franz" {
+			percent = 200
+		}
+		debug.SetGCPercent(percent)
 		debug.SetMemoryLimit(160 << 20)
 	}
 }

@@ -21,6 +21,9 @@ var (
 	audit    = flag.Bool("audit", false, "have the audit look at what each worker has written")
 	profiles = flag.String("profile", "", "`folder` for a CPU and an allocation profile of each worker")
 	set      = flag.String("set", "", "settings of the workers, `EXACTLY_…=value` separated by commas")
+	rates    = flag.String("rates", "100,1000,10000,50000", "clicks a second whose latency is measured")
+	lasts    = flag.Duration("lasts", 15*time.Second, "how long each rate is sent")
+	built    = flag.String("bin", "", "`program` to measure; empty: built from this tree")
 	stays    = flag.String("stack", "", "`folder` to keep the stack's data in; empty: a temporary one")
 )
 

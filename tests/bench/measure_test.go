@@ -65,6 +65,7 @@ func (r *rig) measure(ctx context.Context, b *testing.B, c contender) {
 	b.StopTimer()
 	defer b.StartTimer()
 	p := r.place(c.name)
+	p.clear(ctx, b)
 	c.prepare(ctx, b, p)
 	var conn *pgx.Conn
 	if c.rows != nil {
@@ -105,7 +106,7 @@ func (r *rig) measure(ctx context.Context, b *testing.B, c contender) {
 	if c.settled && *audit {
 		p.do(ctx, b, "audit", "--settled")
 	}
-	_, _ = r.adm.DeleteTopics(ctx, p.output)
+	p.clear(ctx, b)
 	million := float64(*total) / 1e6
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(*total)/took.Seconds(), "clicks/s")

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/exactly-pipeline/exactly/internal/stack"
@@ -41,7 +43,10 @@ func newRig(ctx context.Context, b *testing.B) *rig {
 	if dir == "" {
 		dir = b.TempDir()
 	}
-	bin, err := teststack.Build(dir)
+	bin, err := *built, error(nil)
+	if bin == "" {
+		bin, err = teststack.Build(dir)
+	}
 	require.NoError(b, err)
 	s, err := stack.Start(ctx, stack.Options{Dir: filepath.Join(dir, "stack"), Kind: stack.Kafka, Apache: apache.Options{Brokers: 1}})
 	require.NoError(b, err)
@@ -56,7 +61,9 @@ func newRig(ctx context.Context, b *testing.B) *rig {
 	if have := r.ends(ctx, b, input); have < int64(*total) {
 		p.do(ctx, b, "generate", "--rate", "0", "--count", fmt.Sprint(int64(*total)-have), "--seed", "1")
 	}
-	require.EqualValues(b, *total, r.ends(ctx, b, input), "clicks in the topic")
+	if *total > 0 {
+		require.EqualValues(b, *total, r.ends(ctx, b, input), "clicks in the topic")
+	}
 	return r
 }
 
@@ -155,8 +162,16 @@ func (p *place) stored(ctx context.Context, conn *pgx.Conn, sql string) (n int64
 	return n
 }
 
+// clear removes what an earlier contender of that name has left, on a stack that was kept.
+func (p *place) clear(ctx context.Context, tb testing.TB) {
+	_, _ = p.adm.DeleteTopics(ctx, p.output, p.output+"-dlq", p.output+"-replay", p.output+"-heads")
+	require.Eventually(tb, func() bool { // a member that was killed is one until its session ends
+		_, err := p.adm.DeleteGroup(ctx, p.group)
+		return err == nil || errors.Is(err, kerr.GroupIDNotFound)
+	}, time.Minute, 100*time.Millisecond)
+}
+
 func makeTopics(ctx context.Context, tb testing.TB, p *place) {
-	_, _ = p.adm.DeleteTopics(ctx, p.output)
 	res, err := p.adm.CreateTopic(ctx, int32(*parts), 1, nil, p.output)
 	require.NoError(tb, err)
 	require.NoError(tb, res.Err)
