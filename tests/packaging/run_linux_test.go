@@ -162,7 +162,8 @@ func TestImageRuns(t *testing.T) {
 	}, patience, 200*time.Millisecond, "2000 clicks did not come through")
 	require.Zero(t, health("--ready"))
 	require.NotRegexp(t, `(?m)^exactly_gap_records\{.*\} [^0]`, text, "everything is published, and there is a gap")
-	checkQueries(t, text, "process_") // read from /proc, which a container has, and the tree here has not
+	// Read from /proc, which a container has, and the tree here has not; and what there is only once a store was away.
+	checkQueries(t, text, "process_", "exactly_partition_waiting", "exactly_transient_failures")
 
 	b.exactly(t, env, "offsets", "hold", "--partition", "0", "--reason", "packaging test")
 	require.Eventually(t, func() bool {
