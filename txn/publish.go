@@ -52,7 +52,8 @@ type Offset struct {
 type Producer interface {
 	Init(ctx context.Context) error
 	Begin() error
-	Produce(ctx context.Context, m *outbox.Message) error
+	Produce(ctx context.Context, m *outbox.Message) error // may only collect it
+	Send(ctx context.Context) error                       // what was collected goes on its way
 	SendOffsets(ctx context.Context, topic string, offsets []Offset, s engine.Stamp) error
 	Commit(ctx context.Context) error
 	Abort(ctx context.Context) error
@@ -160,6 +161,9 @@ func (p *Publisher) Publish(items []engine.Item, s engine.Stamp, cancelled func(
 		if err := p.p.Produce(ctx, p.head(due[i])); err != nil {
 			return p.giveUp(fmt.Errorf("produce to %s: %w", p.HeadsTopic, err))
 		}
+	}
+	if err := p.p.Send(ctx); err != nil {
+		return p.giveUp(fmt.Errorf("produce: %w", err))
 	}
 	failpoint.Hit(at.produced)
 	if cancelled() {

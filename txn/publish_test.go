@@ -73,6 +73,7 @@ func (s *scripted) SendOffsets(ctx context.Context, topic string, o []Offset, st
 func (s *scripted) Commit(ctx context.Context) error { return s.call(ctx, "commit") }
 func (s *scripted) Abort(ctx context.Context) error  { return s.call(ctx, "abort") }
 func (s *scripted) Close()                           { s.closed = true }
+func (s *scripted) Send(context.Context) error       { return nil }
 func (s *scripted) Repeated() bool {
 	if len(s.repeated) == 0 {
 		return false

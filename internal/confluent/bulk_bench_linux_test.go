@@ -38,7 +38,7 @@ func BenchmarkHandOver(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				if err := p.hand(b.Context()); err != nil {
+				if err := p.Send(b.Context()); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

@@ -13,17 +13,17 @@ func (p *Producer) collect(ctx context.Context, m *outbox.Message) (done bool, e
 	}
 	full, ok := p.bulk.add(m)
 	if !ok { // behind those before it
-		err := p.hand(ctx)
+		err := p.Send(ctx)
 		return err != nil, err
 	}
 	if full {
-		return true, p.hand(ctx)
+		return true, p.Send(ctx)
 	}
 	return true, nil
 }
 
-// hand hands the library what was collected, waiting while its queue is full.
-func (p *Producer) hand(ctx context.Context) error {
+// Send implements txn.Producer: it hands the library what was collected, waiting while its queue is full.
+func (p *Producer) Send(ctx context.Context) error {
 	if p.bulk == nil {
 		return nil
 	}

@@ -182,7 +182,7 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 	if !ok || md == nil {
 		return &txn.Error{Class: txn.Stale, Err: errors.New("no group metadata")}
 	}
-	if err := p.hand(ctx); err != nil {
+	if err := p.Send(ctx); err != nil {
 		return err
 	}
 	tps := make([]kafka.TopicPartition, len(offsets))
@@ -200,7 +200,7 @@ func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.
 
 // Commit implements txn.Producer.
 func (p *Producer) Commit(ctx context.Context) error {
-	if err := p.hand(ctx); err != nil {
+	if err := p.Send(ctx); err != nil {
 		return err
 	}
 	return p.done(p.p.CommitTransaction(ctx))

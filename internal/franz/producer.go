@@ -146,6 +146,9 @@ func (p *Producer) Produce(ctx context.Context, m *outbox.Message) error {
 	return nil
 }
 
+// Send implements txn.Producer: the client sends by itself.
+func (p *Producer) Send(context.Context) error { return nil }
+
 // SendOffsets implements txn.Producer: AddOffsetsToTxn, then TxnOffsetCommit with the stamp's member and generation (KIP-447).
 func (p *Producer) SendOffsets(ctx context.Context, topic string, offsets []txn.Offset, s engine.Stamp) error {
 	st, ok := s.(*stamp)

@@ -77,6 +77,7 @@ func (p *producer) produce(ms ...*outbox.Message) {
 	for _, m := range ms {
 		require.NoError(p.w.t, p.p.Produce(p.w.soon(), m))
 	}
+	require.NoError(p.w.t, p.p.Send(p.w.soon()))
 }
 
 // offsets sends input offsets to the transaction, with a member's stamp.

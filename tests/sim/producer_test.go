@@ -125,6 +125,9 @@ func (p *producer) Produce(_ context.Context, m *outbox.Message) error {
 	return nil
 }
 
+// Send implements txn.Producer: when messages are on their way is drawn in SendOffsets.
+func (p *producer) Send(context.Context) error { return nil }
+
 // flush sends what is enqueued: AddPartitionsToTxn, then Produce.
 func (p *producer) flush(c *call, then func()) {
 	if len(p.unsent) == 0 || p.flushed {

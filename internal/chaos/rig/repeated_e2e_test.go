@@ -198,6 +198,7 @@ func TestRepeatedEndTxn(t *testing.T) {
 			m := l.message(v)
 			require.NoError(t, p.Begin())
 			require.NoError(t, p.Produce(ctx, &m))
+			require.NoError(t, p.Send(ctx))
 		}
 		one("unharmed")
 		require.NoError(t, p.Commit(ctx))
