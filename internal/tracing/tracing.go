@@ -210,7 +210,7 @@ func (t *Tracing) takeCaptures(items []engine.Item, l *links, done bool) {
 	defer t.mu.Unlock()
 	for i := range items {
 		at := position{items[i].Partition, items[i].To}
-		if s, ok := t.captures[at]; ok {
+		if s, ok := t.captures[at]; ok && len(l.to) < maxLinks/2 { // the other half is the clicks'
 			l.add(s)
 		}
 		if done {

@@ -90,7 +90,7 @@ func linksTo(s, to *trace.Span) bool {
 func TestTraceOfAClick(t *testing.T) {
 	got := newSpans(t)
 	b := setup(t, "EXACTLY_TELEMETRY_OTLP_ENDPOINT="+got.url)
-	const traced, n = 10, 2000
+	const traced, n = 5, 2000 // fewer than the half of a span's links that is the clicks'
 	generate := func(from int) {
 		b.exactly("generate", "--rate", "0", "--count", fmt.Sprint(n), "--seed", fmt.Sprint(from), "--trace-share", fmt.Sprint(float64(traced)/n))
 		b.sent += n
