@@ -100,7 +100,8 @@ func TestDatabaseBehindAndAhead(t *testing.T) {
 	<-w.done
 	require.Equal(t, 1, w.cmd.ProcessState.ExitCode())
 	require.Contains(t, w.log.Tail(), "run `exactly migrate`")
-	_, err = b.db.Exec(b.ctx, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`)
+	// A migration that took away what this program uses.
+	_, err = b.db.Exec(b.ctx, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true); CREATE OR REPLACE VIEW exactly_oldest_program AS SELECT 99999::bigint AS migration`)
 	require.NoError(t, err)
 	w = b.start("a")
 	<-w.done
