@@ -67,6 +67,7 @@ type Kafka struct {
 	Client             string        `koanf:"client"`              // confluent (librdkafka) or franz (franz-go)
 	Brokers            string        `koanf:"brokers"`             // host:port, comma separated
 	SessionTimeout     time.Duration `koanf:"session_timeout"`     // a silent worker loses its partitions after this
+	Bulk               bool          `koanf:"bulk"`                // records cross to and from librdkafka many at a time
 	MaxPollInterval    time.Duration `koanf:"max_poll_interval"`   // a worker that does not poll for so long loses its partitions; a rebalance waits as long
 	HeartbeatInterval  time.Duration `koanf:"heartbeat_interval"`  // 0: a third of the session timeout, at most 3s
 	TransactionTimeout time.Duration `koanf:"transaction_timeout"` // 0: the session timeout; never longer than it

@@ -85,7 +85,7 @@ func TestBulkIsTheSame(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, res.Err)
 	c := config.Defaults()
-	c.Kafka.Brokers, c.Topics.Input, c.Worker.ID = s.Brokers(), "in", "w"
+	c.Kafka.Brokers, c.Kafka.Bulk, c.Topics.Input, c.Worker.ID = s.Brokers(), true, "in", "w"
 	c.Kafka.TransactionTimeout, c.Kafka.HeartbeatInterval = 10*time.Second, 3*time.Second
 
 	p, err := NewProducer(&c, zap.NewNop())

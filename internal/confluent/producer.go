@@ -68,7 +68,10 @@ func NewProducer(c *config.Config, log *zap.Logger) (*Producer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a producer: %w", err)
 	}
-	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{}), repeats: newRepeats(), bulk: newBulkWriter(kp)}
+	p := &Producer{p: kp, topics: map[string]*string{}, drained: make(chan struct{}), repeats: newRepeats()}
+	if c.Kafka.Bulk {
+		p.bulk = newBulkWriter(kp)
+	}
 	p.keeper = security.Keep(&c.Kafka, kp, func(err error) { log.Warn("producer", zap.Error(err)) })
 	go func() {
 		for l := range kp.Logs() {

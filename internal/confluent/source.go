@@ -74,7 +74,10 @@ func NewSource(c *config.Config, l engine.Listener, log *zap.Logger) (*Source, e
 	if err != nil {
 		return nil, fmt.Errorf("make a consumer: %w", err)
 	}
-	s := &Source{c: kc, topic: c.Topics.Input, cfg: c, listener: l, log: log, bulk: newBulkReader(kc)}
+	s := &Source{c: kc, topic: c.Topics.Input, cfg: c, listener: l, log: log}
+	if c.Kafka.Bulk {
+		s.bulk = newBulkReader(kc)
+	}
 	s.keeper = security.Keep(&c.Kafka, kc, func(err error) { log.Warn("consumer", zap.Error(err)) })
 	go drainLogs(kc.Logs(), log)
 	if err := kc.SubscribeTopics([]string{c.Topics.Input}, s.rebalance); err != nil {

@@ -29,7 +29,7 @@ func TestBurst(t *testing.T) {
 			}
 			b.produceLarge(rs...)
 			// However fast the machine is, a capture of the burst takes a little: what is compared is the order.
-			_, err := b.db.Exec(b.ctx, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
+			_, err := b.db.Exec(b.ctx, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.8); RETURN NEW; END $$;
 				CREATE TRIGGER slow BEFORE INSERT ON offset_ledger FOR EACH ROW WHEN (NEW.kind = 'capture' AND NEW.source_partition = 0) EXECUTE FUNCTION slow()`)
 			require.NoError(t, err)
 			b.start("a")
