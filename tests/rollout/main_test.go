@@ -202,7 +202,7 @@ func (c *cluster) owners() map[int32]string {
 	return out
 }
 
-// spread waits until exactly these pods have all partitions between them, each some.
+// spread waits until exactly these pods have all partitions between them, evenly: no rebalance is to come then.
 func (c *cluster) spread(ordinals ...int) map[int32]string {
 	c.t.Helper()
 	want := map[string]bool{}
@@ -212,12 +212,17 @@ func (c *cluster) spread(ordinals ...int) map[int32]string {
 	var now map[int32]string
 	c.until(fmt.Sprintf("pods %v have all partitions", ordinals), func() bool {
 		now = c.owners()
-		have := map[string]bool{}
+		have := map[string]int{}
 		for _, w := range now {
 			if !want[w] {
 				return false
 			}
-			have[w] = true
+			have[w]++
+		}
+		for _, n := range have {
+			if n < partitions/len(want) || n > (partitions+len(want)-1)/len(want) {
+				return false
+			}
 		}
 		return len(now) == partitions && len(have) == len(want)
 	})
