@@ -123,7 +123,14 @@ func (s *sim) arrive(kind string, bound time.Duration) {
 		s.k.append(int32(p))
 	}
 	s.truth.changed, s.halted = true, 0
-	if !s.run(s.now+bound, s.settled) && s.failure == nil {
+	alive := len(s.alive())
+	arrived := s.run(s.now+bound, s.settled)
+	if !arrived && s.failure == nil && len(s.alive()) < alive {
+		// A registration of a dead process under the same id arrived late, and whoever lives under it was told that it is not the one: it ends, for its supervisor
+		// to start it again, and is waited for like any other.
+		arrived = s.run(s.now+sessionTimeout+takeoverBound, s.settled)
+	}
+	if !arrived && s.failure == nil {
 		s.broke(kind, "%s", s.missing())
 	}
 	if s.failure == nil {
